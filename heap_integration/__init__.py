@@ -1,0 +1,1 @@
+"""The hub between Heap and everything a company connects to it."""
