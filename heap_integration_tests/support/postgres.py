@@ -1,0 +1,89 @@
+"""A throw-away PostgreSQL server from the binaries that the machine has."""
+
+from __future__ import annotations
+
+import os
+import pwd
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from itertools import count
+from pathlib import Path
+from typing import Any
+
+import pytest
+from sqlalchemy import create_engine, text
+from sqlalchemy.engine import make_url
+
+OPTIONS = "-c listen_addresses='' -c fsync=off -c synchronous_commit=off -c full_page_writes=off"
+ROLE = "hub"
+_numbers = count(1)
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[str]:
+    """Yield the URL of a server's own database; skip where the machine can't run one."""
+    binaries = _binaries()
+    if binaries is None:
+        pytest.skip("no PostgreSQL binaries: neither initdb on PATH nor /usr/lib/postgresql/*/bin/initdb")
+    if os.geteuid() == 0 and _postgres_account() is None:
+        pytest.skip("PostgreSQL refuses to run as root and there is no account named postgres")
+    with server(binaries) as url:
+        yield url
+
+
+@pytest.fixture
+def postgres_database(postgres: str) -> str:
+    """Return the URL of an empty database."""
+    name = f"test_{os.getpid()}_{next(_numbers)}"
+    engine = create_engine(postgres, isolation_level="AUTOCOMMIT")
+    with engine.connect() as connection:
+        connection.execute(text(f"create database {name}"))
+    engine.dispose()
+    return make_url(postgres).set(database=name).render_as_string(hide_password=False)
+
+
+@contextmanager
+def server(binaries: Path) -> Iterator[str]:
+    """Run a server on a socket file, without a port, and yield its URL."""
+    # Not pytest's own folder: it shuts other accounts out, and a socket's path has room for 107 bytes.
+    folder = Path(tempfile.mkdtemp(prefix="pg-"))
+    if account := _postgres_account():
+        os.chown(folder, account.pw_uid, account.pw_gid)
+    data = folder / "data"
+
+    def run(program: str, *arguments: str) -> None:
+        command = [str(binaries / program), "-D", str(data), *arguments]
+        subprocess.run(command, check=True, cwd=folder, stdout=subprocess.DEVNULL, **_as_postgres())
+
+    try:
+        run("initdb", "-U", ROLE, "-A", "trust", "-E", "UTF8", "--locale=C", "--no-sync")
+        run("pg_ctl", "-w", "-l", str(folder / "log"), "-o", f"-k {folder} {OPTIONS}", "start")
+        try:
+            yield f"postgresql://{ROLE}@/postgres?host={folder}"
+        finally:
+            run("pg_ctl", "-m", "immediate", "stop")
+    finally:
+        shutil.rmtree(folder)
+
+
+def _binaries() -> Path | None:
+    if found := shutil.which("initdb"):
+        return Path(found).resolve().parent
+    return max((path.parent for path in Path("/usr/lib/postgresql").glob("*/bin/initdb")), default=None)
+
+
+def _postgres_account() -> pwd.struct_passwd | None:
+    if os.geteuid() != 0:
+        return None
+    try:
+        return pwd.getpwnam("postgres")
+    except KeyError:
+        return None
+
+
+def _as_postgres() -> dict[str, Any]:
+    account = _postgres_account()
+    return {} if account is None else {"user": account.pw_uid, "group": account.pw_gid, "extra_groups": []}
