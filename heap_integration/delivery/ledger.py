@@ -1,0 +1,161 @@
+"""What was sent and what became of it: one packed row a batch, ordinary rows only for exceptions."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from sqlalchemy import func, insert, select, update
+
+from heap_integration.delivery.records import Outcome, Status
+from heap_integration.store.tables import ledger_batches, ledger_reasons
+
+if TYPE_CHECKING:
+    import duckdb
+
+    from heap_integration.store import Store
+    from heap_integration.warehouse import Warehouse
+
+KEY_BYTES = 16
+SETTLE_BATCHES = 200
+
+
+@dataclass(frozen=True)
+class LedgerBatch:
+    """A batch as the ledger holds it: ``keys`` is 16 bytes a record, ``statuses`` one byte."""
+
+    number: int
+    keys: bytes
+    statuses: bytes
+    reasons: dict[int, str]
+
+
+class Ledger:
+    """The ledger of one flow.
+
+    A batch is written in one transaction, after the other side has answered for it and before the
+    next one goes out: what isn't here is pending and is sent again under the same keys.
+    """
+
+    def __init__(self, store: Store, flow: str) -> None:
+        self.store = store
+        self.flow = flow
+
+    def write(self, outcomes: Sequence[Outcome], attempts: int = 1) -> None:
+        """Keep the outcomes of one batch."""
+        if not outcomes:
+            return
+        row = {
+            "flow": self.flow,
+            "created_at": time.time(),
+            "records": len(outcomes),
+            "keys": b"".join(outcome.key for outcome in outcomes),
+            "statuses": bytes(outcome.status for outcome in outcomes),
+            "attempts": attempts,
+            "settled": 0,
+        }
+        exceptions = [
+            {"position": position, "status": int(outcome.status), "reason": outcome.reason}
+            for position, outcome in enumerate(outcomes)
+            if outcome.status is not Status.ACCEPTED
+        ]
+        with self.store.begin() as connection:
+            number = connection.execute(insert(ledger_batches).values(row)).inserted_primary_key[0]
+            if exceptions:
+                connection.execute(
+                    insert(ledger_reasons), [{"batch_id": number, **row} for row in exceptions]
+                )
+
+    def unsettled(self, limit: int = SETTLE_BATCHES) -> list[LedgerBatch]:
+        """Return the oldest batches that the warehouse doesn't know yet."""
+        query = (
+            select(ledger_batches.c.id, ledger_batches.c["keys"].label("packed"), ledger_batches.c.statuses)
+            .where(ledger_batches.c.flow == self.flow, ledger_batches.c.settled == 0)
+            .order_by(ledger_batches.c.id)
+            .limit(limit)
+        )
+        with self.store.read() as connection:
+            rows = connection.execute(query).all()
+            if not rows:
+                return []
+            reasons: dict[int, dict[int, str]] = {}
+            found = select(ledger_reasons).where(ledger_reasons.c.batch_id.in_([row.id for row in rows]))
+            for reason in connection.execute(found):
+                reasons.setdefault(reason.batch_id, {})[reason.position] = reason.reason
+        return [LedgerBatch(row.id, row.packed, row.statuses, reasons.get(row.id, {})) for row in rows]
+
+    def mark_settled(self, numbers: Sequence[int]) -> None:
+        """Note that the warehouse has these batches."""
+        with self.store.begin() as connection:
+            connection.execute(
+                update(ledger_batches).where(ledger_batches.c.id.in_(numbers)).values(settled=1)
+            )
+
+    def sent_since(self, moment: float) -> int:
+        """Return how many records of this flow got an outcome since ``moment`` (seconds since the epoch)."""
+        query = select(func.coalesce(func.sum(ledger_batches.c.records), 0)).where(
+            ledger_batches.c.flow == self.flow, ledger_batches.c.created_at >= moment
+        )
+        with self.store.read() as connection:
+            return int(connection.execute(query).scalar_one())
+
+
+def settle(
+    ledger: Ledger,
+    warehouse: Warehouse,
+    apply: Callable[[duckdb.DuckDBPyConnection], None],
+    *,
+    least: int = 1,
+) -> int:
+    """Carry a ledger's news into the warehouse in bulk and return how many batches moved.
+
+    ``apply`` gets a connection with a temporary table ``settling`` (key uuid, status, reason) and
+    moves it to where it belongs. The note of the batches stands in the same transaction, so that
+    dying between the warehouse and the ledger settles nothing twice. Nothing happens while fewer
+    than ``least`` batches wait.
+    """
+    moved = 0
+    while len(batches := ledger.unsettled()) >= max(least, 1):
+        with warehouse.write() as con:
+            settled = {
+                number
+                for (number,) in con.execute(
+                    "select batch from settled_batches where flow = ? and batch >= ?",
+                    [ledger.flow, batches[0].number],
+                ).fetchall()
+            }
+            con.register("news", _as_table([batch for batch in batches if batch.number not in settled]))
+            con.execute(
+                "create or replace temp table settling as select key::blob::uuid as key, status, reason from news"
+            )
+            con.unregister("news")
+            apply(con)
+            con.executemany(
+                "insert into settled_batches values (?, ?)",
+                [(ledger.flow, batch.number) for batch in batches if batch.number not in settled]
+                or [(ledger.flow, -1)],
+            )
+        ledger.mark_settled([batch.number for batch in batches])
+        moved += len(batches)
+    return moved
+
+
+def _as_table(batches: Sequence[LedgerBatch]) -> object:
+    import pyarrow as pa
+
+    keys = b"".join(batch.keys for batch in batches)
+    statuses = b"".join(batch.statuses for batch in batches)
+    reasons = [
+        batch.reasons.get(position, "") for batch in batches for position in range(len(batch.statuses))
+    ]
+    return pa.table(
+        {
+            "key": pa.FixedSizeBinaryArray.from_buffers(
+                pa.binary(KEY_BYTES), len(statuses), [None, pa.py_buffer(keys)]
+            ),
+            "status": pa.UInt8Array.from_buffers(pa.uint8(), len(statuses), [None, pa.py_buffer(statuses)]),
+            "reason": pa.array(reasons, pa.string()),
+        }
+    )

@@ -1,0 +1,216 @@
+"""Sliding windows that several processes keep together."""
+
+from __future__ import annotations
+
+import time
+from array import array
+from collections import Counter
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+from zlib import crc32
+
+from sqlalchemy import delete, insert, select, update
+
+from heap_integration.delivery.records import Record, Window
+from heap_integration.store.tables import rate_grants
+
+if TYPE_CHECKING:
+    from sqlalchemy import Connection
+
+    from heap_integration.store import Store
+
+# A grant counts for one percent longer than the window, so that the network's jitter can't push two
+# requests into one window of the other side. What that costs is one percent of the budget.
+SLACK = 1.01
+
+
+@dataclass
+class Grant:
+    """Leave to send ``records`` now.
+
+    ``held`` waits for ``wait`` seconds: because the keys in ``closed`` have used up their window, or,
+    where that is empty, because the window over all records has.
+    """
+
+    records: list[Record]
+    held: list[Record]
+    wait: float = 0.0
+    closed: frozenset[str | None] = frozenset()
+    number: int | None = None
+
+
+@dataclass
+class _Seen:
+    at: float
+    records: int
+    keys: Counter[int] = field(default_factory=Counter)
+
+
+class Pace:
+    """The share of a destination's windows that is left, over all processes with the same store.
+
+    Every batch that goes out is one row in the store with how many records of each key it has. A
+    limiter that keeps one row a record, or one bucket a key, costs more than sending: a window of
+    Heap's holds 15,000 records of any number of identities.
+    """
+
+    def __init__(
+        self, store: Store, name: str, windows: Sequence[Window], clock: Callable[[], float] = time.time
+    ) -> None:
+        self.store = store
+        self.name = name
+        self.clock = clock
+        self._overall = [_Use(window) for window in windows if not window.per_key]
+        self._by_key = [_Use(window) for window in windows if window.per_key]
+        self._reach = max((window.seconds for window in windows), default=0.0) * SLACK
+        self._seen: dict[int, _Seen] = {}
+
+    def ask(self, records: Sequence[Record]) -> Grant:
+        """Grant as many of ``records`` as the windows leave, all the rest is held back in order.
+
+        Records whose own key has used up its window step aside for the others; where the window over
+        all records lacks room for what is left, nothing is granted.
+        """
+        if not self._reach:
+            return Grant(list(records), [])
+        with self.store.begin(serial=f"pace {self.name}") as connection:
+            now = self.clock()
+            self._refresh(connection, now)
+            fitting, held, closed = self._fitting(records)
+            wait = min((use.reopens(closed) - now for use in self._by_key), default=0.0) if closed else 0.0
+            if not fitting:
+                return Grant([], held, wait, closed)
+            room_at = max((use.room_at(len(fitting)) for use in self._overall), default=now)
+            if room_at > now:
+                return Grant([], list(records), room_at - now)
+            keys = Counter(
+                crc32(record.pace_key.encode()) for record in fitting if record.pace_key is not None
+            )
+            row = {"limiter": self.name, "at": now, "records": len(fitting), "keys": _packed(keys)}
+            number = connection.execute(insert(rate_grants).values(row)).inserted_primary_key[0]
+        self._see(number, _Seen(now, len(fitting), keys))
+        return Grant(fitting, held, wait, closed, number)
+
+    def done(self, grant: Grant) -> None:
+        """Let a grant count from now: the other side has counted it by now at the latest."""
+        if grant.number is None:
+            return
+        with self.store.begin() as connection:
+            connection.execute(
+                update(rate_grants).where(rate_grants.c.id == grant.number).values(at=self.clock())
+            )
+
+    def used(self, window: Window) -> int:
+        """Return how many records count against a window now, over all keys."""
+        with self.store.begin(serial=f"pace {self.name}") as connection:
+            self._refresh(connection, self.clock())
+        return next(use.total for use in (*self._overall, *self._by_key) if use.window == window)
+
+    def _refresh(self, connection: Connection, now: float) -> None:
+        grants = rate_grants.c
+        mine = grants.limiter == self.name
+        connection.execute(delete(rate_grants).where(mine, grants.at <= now - self._reach))
+        alive = {row.id: row.at for row in connection.execute(select(grants.id, grants.at).where(mine))}
+        for number in self._seen.keys() - alive.keys():
+            gone = self._seen.pop(number)
+            for use in (*self._overall, *self._by_key):
+                use.forget(number, gone)
+        unknown = alive.keys() - self._seen.keys()
+        query = select(rate_grants, grants["keys"].label("packed")).where(grants.id.in_(unknown))
+        for row in connection.execute(query) if unknown else ():
+            self._see(row.id, _Seen(row.at, row.records, _unpacked(row.packed)))
+        for number, at in alive.items():
+            self._seen[number].at = at
+        for use in (*self._overall, *self._by_key):
+            use.expire(now)
+
+    def _see(self, number: int, seen: _Seen) -> None:
+        self._seen[number] = seen
+        for use in (*self._overall, *self._by_key):
+            use.add(number, seen)
+
+    def _fitting(self, records: Sequence[Record]) -> tuple[list[Record], list[Record], frozenset[str | None]]:
+        if not self._by_key:
+            return list(records), [], frozenset()
+        fitting: list[Record] = []
+        held: list[Record] = []
+        closed: set[str | None] = set()
+        wanted: Counter[int] = Counter()
+        for record in records:
+            key = record.pace_key
+            if key is None:
+                fitting.append(record)
+                continue
+            number = crc32(key.encode())
+            if key in closed or any(use.is_full(number, wanted[number]) for use in self._by_key):
+                closed.add(key)
+                held.append(record)
+            else:
+                wanted[number] += 1
+                fitting.append(record)
+        return fitting, held, frozenset(closed)
+
+
+class _Use:
+    """What counts against one window: kept up to date grant by grant, not summed anew for each batch."""
+
+    def __init__(self, window: Window) -> None:
+        self.window = window
+        self.grants: dict[int, _Seen] = {}
+        self.keys: Counter[int] = Counter()
+        self.total = 0
+
+    def add(self, number: int, seen: _Seen) -> None:
+        self.grants[number] = seen
+        self.total += seen.records
+        if self.window.per_key:
+            self.keys.update(seen.keys)
+
+    def forget(self, number: int, seen: _Seen) -> None:
+        if self.grants.pop(number, None) is None:
+            return
+        self.total -= seen.records
+        if self.window.per_key:
+            for key, count in seen.keys.items():
+                self.keys[key] -= count
+                if not self.keys[key]:
+                    del self.keys[key]
+
+    def expire(self, now: float) -> None:
+        # A grant may be younger here than when it was forgotten: it was stamped anew by its answer.
+        old = [(number, seen) for number, seen in self.grants.items() if self._end(seen) <= now]
+        for number, seen in old:
+            self.forget(number, seen)
+
+    def is_full(self, key: int, wanted: int) -> bool:
+        return self.keys[key] + wanted >= self.window.records
+
+    def room_at(self, wanted: int) -> float:
+        """Return when ``wanted`` records fit; the past where they fit already."""
+        room = self.window.records - self.total
+        at = 0.0
+        for seen in sorted(self.grants.values(), key=lambda seen: seen.at):
+            if room >= wanted:
+                break
+            room += seen.records
+            at = self._end(seen)
+        return at
+
+    def reopens(self, closed: Collection[str | None]) -> float:
+        """Return when the first of the closed keys gets room again."""
+        numbers = {crc32(key.encode()) for key in closed if key is not None}
+        ends = [self._end(seen) for seen in self.grants.values() if not numbers.isdisjoint(seen.keys)]
+        return min(ends, default=0.0)
+
+    def _end(self, seen: _Seen) -> float:
+        return seen.at + self.window.seconds * SLACK
+
+
+def _packed(keys: Counter[int]) -> bytes:
+    return array("I", [number for pair in keys.items() for number in pair]).tobytes()
+
+
+def _unpacked(packed: bytes) -> Counter[int]:
+    numbers = array("I", packed)
+    return Counter(dict(zip(numbers[::2], numbers[1::2], strict=True)))

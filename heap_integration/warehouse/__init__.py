@@ -1,0 +1,5 @@
+"""Analytical state: events, their outcomes, memberships and baselines."""
+
+from heap_integration.warehouse.duck import Warehouse, WarehouseError
+
+__all__ = ["Warehouse", "WarehouseError"]

@@ -1,0 +1,105 @@
+"""The embedded warehouse: one DuckDB file behind an advisory lock."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from heap_integration.warehouse.ddl import TABLES
+
+if TYPE_CHECKING:
+    import duckdb
+
+SCHEME = "duckdb:///"
+
+
+class WarehouseError(ValueError):
+    """The warehouse can't be opened as it is configured."""
+
+
+class Warehouse:
+    """Short connections to one DuckDB file, shared by several processes.
+
+    DuckDB admits one writing process or many reading ones and fails everybody else at once. An
+    advisory lock makes them wait instead: shared for readers, exclusive for writers, and given back
+    by the kernel when a process dies. A connection is held for one statement or one transaction,
+    never while something is being sent.
+
+    Raises:
+        WarehouseError: the address isn't ``duckdb:///path``.
+    """
+
+    def __init__(self, url: str) -> None:
+        if not url.startswith(SCHEME) or len(url) == len(SCHEME):
+            raise WarehouseError(f"warehouse {url!r} is not supported: allowed is duckdb:///path/to/file.duckdb")
+        self.path = Path(url.removeprefix(SCHEME))
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        self._has_tables = False
+
+    @contextmanager
+    def read(self) -> Iterator[duckdb.DuckDBPyConnection]:
+        """Yield a read-only connection; the tables exist."""
+        if not self.path.exists():
+            with self.write():
+                pass
+        with self._locked(fcntl.LOCK_SH):
+            connection = self._connect(read_only=True)
+            try:
+                yield connection
+            finally:
+                connection.close()
+
+    @contextmanager
+    def write(self) -> Iterator[duckdb.DuckDBPyConnection]:
+        """Yield a connection inside a transaction, committed at the end and rolled back on an error."""
+        with self._locked(fcntl.LOCK_EX):
+            connection = self._connect(read_only=False)
+            try:
+                connection.execute("begin")
+                if not self._has_tables:
+                    connection.execute(TABLES)
+                    self._has_tables = True
+                yield connection
+                connection.execute("commit")
+            finally:
+                connection.close()
+
+    @contextmanager
+    def lease(self) -> Iterator[Path]:
+        """Keep every other process away from the file, for a program that opens it by itself."""
+        with self.write():
+            pass
+        with self._locked(fcntl.LOCK_EX):
+            yield self.path
+
+    def _connect(self, *, read_only: bool) -> duckdb.DuckDBPyConnection:
+        import duckdb
+
+        connection = duckdb.connect(str(self.path), read_only=read_only)
+        connection.execute("set timezone = 'UTC'")
+        return connection
+
+    @contextmanager
+    def _locked(self, mode: int) -> Iterator[None]:
+        # flock isn't fair: without the gate, readers that overlap keep a writer waiting for ever.
+        with _opened(self._beside("gate")) as gate, _opened(self._beside("lock")) as lock:
+            fcntl.flock(gate, mode)
+            fcntl.flock(lock, mode)
+            fcntl.flock(gate, fcntl.LOCK_UN)
+            yield
+
+    def _beside(self, ending: str) -> Path:
+        return self.path.with_name(f"{self.path.name}.{ending}")
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[int]:
+    handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
+    try:
+        yield handle
+    finally:
+        os.close(handle)

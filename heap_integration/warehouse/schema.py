@@ -1,0 +1,34 @@
+"""The forms in which events reach the warehouse."""
+
+from __future__ import annotations
+
+import pyarrow as pa
+
+# Times are UTC without a zone; properties, traits and context are the text of a JSON object.
+EVENT_SCHEMA = pa.schema(
+    [
+        pa.field("event_key", pa.binary(16), nullable=False),
+        pa.field("message_id", pa.string(), nullable=False),
+        pa.field("type", pa.string(), nullable=False),
+        pa.field("name", pa.string(), nullable=False),
+        pa.field("user_id", pa.string()),
+        pa.field("anonymous_id", pa.string()),
+        pa.field("timestamp", pa.timestamp("us"), nullable=False),
+        pa.field("received_at", pa.timestamp("us"), nullable=False),
+        pa.field("source", pa.string(), nullable=False),
+        pa.field("properties", pa.string(), nullable=False),
+        pa.field("traits", pa.string(), nullable=False),
+        pa.field("context", pa.string(), nullable=False),
+        pa.field("origin", pa.string(), nullable=False),
+        pa.field("line", pa.int64(), nullable=False),
+    ]
+)
+
+REJECT_SCHEMA = pa.schema(
+    [
+        pa.field("origin", pa.string(), nullable=False),
+        pa.field("line", pa.int64(), nullable=False),
+        pa.field("reason", pa.string(), nullable=False),
+        pa.field("raw", pa.string(), nullable=False),
+    ]
+)

@@ -1,0 +1,88 @@
+"""The windows of a destination are never exceeded, and their budget is used."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from heap_integration.delivery.pace import Pace
+from heap_integration.delivery.records import Record, Window
+from heap_integration.store import Store
+
+ALL = Window(100, 60.0)
+EACH = Window(10, 60.0, per_key=True)
+
+
+class Clock:
+    def __init__(self) -> None:
+        self.now = 1_000_000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Iterator[Store]:
+    store = Store(f"sqlite:///{tmp_path}/store.db")
+    yield store
+    store.close()
+
+
+def records(count: int, key: str = "a") -> list[Record]:
+    return [Record(number.to_bytes(16, "big"), number, key) for number in range(count)]
+
+
+def test_the_window_over_all_records_admits_whole_batches_only(store: Store) -> None:
+    clock = Clock()
+    pace = Pace(store, "heap", [ALL], clock)
+    assert len(pace.ask(records(60)).records) == 60
+    refused = pace.ask(records(60))
+    assert (refused.records, len(refused.held)) == ([], 60)
+    assert 60 <= refused.wait <= 61
+    clock.now += refused.wait + 0.001
+    assert len(pace.ask(records(60)).records) == 60
+
+
+def test_a_busy_identity_steps_aside_for_the_others(store: Store) -> None:
+    pace = Pace(store, "heap", [ALL, EACH], Clock())
+    grant = pace.ask([*records(30, "busy"), *records(5, "calm")])
+    assert [record.pace_key for record in grant.records] == ["busy"] * 10 + ["calm"] * 5
+    assert len(grant.held) == 20
+    assert grant.closed == {"busy"}
+
+
+def test_two_processes_share_one_budget(store: Store) -> None:
+    clock = Clock()
+    one, other = Pace(store, "heap", [ALL, EACH], clock), Pace(store, "heap", [ALL, EACH], clock)
+    assert len(one.ask(records(10)).records) == 10
+    assert other.ask(records(1)).records == []
+    assert other.used(ALL) == 10
+    assert len(Pace(store, "another environment's", [ALL], clock).ask(records(100)).records) == 100
+
+
+@settings(max_examples=40, deadline=None)
+@given(steps=st.lists(st.tuples(st.integers(1, 60), st.floats(0, 30), st.floats(0, 2)), max_size=25))
+def test_no_window_of_the_other_side_ever_overflows(
+    tmp_path_factory: pytest.TempPathFactory, steps: list[tuple[int, float, float]]
+) -> None:
+    store = Store(f"sqlite:///{tmp_path_factory.mktemp('store')}/store.db")
+    clock = Clock()
+    pace = Pace(store, "heap", [ALL], clock)
+    arrivals: list[tuple[float, int]] = []
+    try:
+        for wanted, pause, latency in steps:
+            clock.now += pause
+            grant = pace.ask(records(wanted))
+            if grant.records:
+                # Anywhere between the request and its answer the other side may have counted it.
+                arrivals.append((clock.now + latency, len(grant.records)))
+                clock.now += latency
+                pace.done(grant)
+        for end, _ in arrivals:
+            assert sum(count for at, count in arrivals if end - 60 < at <= end) <= ALL.records
+    finally:
+        store.close()
