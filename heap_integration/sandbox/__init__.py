@@ -1,0 +1,1 @@
+"""Stand-ins for Heap and Userflow over real sockets, with a console page."""
