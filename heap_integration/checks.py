@@ -1,0 +1,306 @@
+"""Proves an environment's settings, credentials and connections without writing anything."""
+
+from __future__ import annotations
+
+import hmac
+import tempfile
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import httpx
+from httpx import codes
+from sqlalchemy import create_engine, make_url, text
+from sqlalchemy.exc import SQLAlchemyError
+
+from heap_integration.destinations.userflow import VERSION
+from heap_integration.environment import (
+    FILE_NAME,
+    Environment,
+    EnvironmentProblems,
+    FileSource,
+    Problem,
+    Secret,
+    clashes,
+    load_environment,
+    missing_variables,
+    read_variables,
+)
+from heap_integration.events.mapping import MappingError, load_mapping
+from heap_integration.store import Store, StoreError
+from heap_integration.warehouse import Warehouse
+
+TIMEOUT = httpx.Timeout(15, connect=10)
+# Userflow's topics are prefixes: any of these brings every tracked event.
+EVENT_TOPICS = frozenset({"*", "event", "event.tracked"})
+
+HEAP_KEY_ADVICE = (
+    "Heap > Account > Manage > Privacy & Security makes api keys; they work only with the app id of the "
+    "account's Main Production environment"
+)
+USERFLOW_KEY_ADVICE = "Userflow > Settings > API has each environment's key; a personal API key is another thing"
+USERFLOW_SIGNING_ADVICE = "take the signing secret of the webhook in Userflow > Settings > Webhooks"
+FOLDER_ADVICE = "let this user write there, or name another place in the environment's YAML"
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One thing that was looked at: whose it is, what it is, how it stands, and what to do where it fails."""
+
+    environment: str
+    what: str
+    ok: bool
+    message: str
+    advice: str = ""
+
+
+class Failed(Exception):
+    """Something doesn't work: what, and what to do about it."""
+
+    def __init__(self, message: str, advice: str = "") -> None:
+        super().__init__(message)
+        self.message = message
+        self.advice = advice
+
+
+def offline_checks(root: Path, names: Sequence[str], environ: Mapping[str, str]) -> list[Finding]:
+    """Check the files of the named environments, or of all: settings, mappings, variables.
+
+    What they must not share is held against all the others; of those, other mistakes don't matter here.
+    """
+    folders = {file.parent.name: file.parent for file in sorted(root.glob(f"environments/*/{FILE_NAME}"))}
+    wanted = list(names) or list(folders)
+    if not wanted:
+        return [Finding("", "environments", False, f"there is no environments/*/{FILE_NAME} under {root}")]
+    findings = [
+        Finding(name, FILE_NAME, False, f"there is no environments/{name}/{FILE_NAME}", f"known: {', '.join(folders)}")
+        for name in wanted
+        if name not in folders
+    ]
+    loaded: list[Environment] = []
+    # The named ones come last: what two have in common is reported at the later one.
+    for name in sorted(folders, key=lambda name: (name in wanted, name)):
+        try:
+            loaded.append(load_environment(folders[name]))
+        except EnvironmentProblems as error:
+            findings.extend(_found(name, error.problems) if name in wanted else ())
+    common = clashes(loaded)
+    for environment in loaded:
+        if environment.name not in wanted:
+            continue
+        missing = missing_variables(environment, read_variables(environment, environ))
+        problems = [*_mapping_problems(environment), *missing]
+        problems += [problem for problem in common if problem.file == environment.file]
+        findings.extend(_found(environment.name, problems))
+        if not problems:
+            findings.append(Finding(environment.name, "settings", True, f"{FILE_NAME} and its variables are in order"))
+    return findings
+
+
+def online_checks(environment: Environment, environ: Mapping[str, str]) -> Iterator[Finding]:
+    """Yield what works and what doesn't, one after the other as it is tried.
+
+    A credential whose variable isn't set is left out: the offline checks tell of it.
+    """
+    variables = read_variables(environment, environ)
+    with httpx.Client(timeout=TIMEOUT) as client:
+        for what, prove in _probes(environment, variables, client):
+            try:
+                yield Finding(environment.name, what, True, prove())
+            except Failed as failed:
+                yield Finding(environment.name, what, False, failed.message, failed.advice)
+
+
+def _found(name: str, problems: Sequence[Problem]) -> list[Finding]:
+    return [Finding(name, problem.field or FILE_NAME, False, str(problem)) for problem in problems]
+
+
+def _mapping_problems(environment: Environment) -> Iterator[Problem]:
+    for index, source in enumerate(environment.sources.files):
+        if source.mapping and source.enabled:
+            try:
+                load_mapping(Path(source.mapping))
+            except MappingError as error:
+                yield environment.problem(("sources", "files", index, "mapping"), str(error))
+
+
+def _probes(
+    environment: Environment, variables: Mapping[str, str], client: httpx.Client
+) -> Iterator[tuple[str, Callable[[], str]]]:
+    """Yield what can be tried: its name, and what tries it and says how it went."""
+
+    def value(secret: Secret | None) -> str | None:
+        return variables.get(secret.env) if secret else None
+
+    heap = environment.heap
+    yield "Heap", partial(_reach, client, heap.url)
+    if api_key := value(heap.api_key):
+        yield "Heap api key", partial(_heap_key, client, environment, api_key)
+    if heap.segment_sync and value(heap.segment_sync.webhook_secret):
+        yield "Heap Segment Sync secret", _heap_secret
+    yield from _userflow_probes(environment, value, client)
+    store = environment.store if isinstance(environment.store, str) else value(environment.store)
+    if store:
+        yield "store", partial(_store, store)
+    yield "warehouse", partial(_warehouse, environment.warehouse)
+    yield "landing", partial(_landing, Path(environment.landing))
+    for source in environment.sources.files:
+        if source.enabled:
+            yield f"files {source.name}", partial(_files, source)
+
+
+def _userflow_probes(
+    environment: Environment, value: Callable[[Secret | None], str | None], client: httpx.Client
+) -> Iterator[tuple[str, Callable[[], str]]]:
+    destination, source = environment.destinations.userflow, environment.sources.userflow
+    key = value(destination.api_key) if destination and destination.enabled else None
+    secret = value(source.signing_secret) if source and source.stream_events else None
+    if destination and key:
+        yield "Userflow key", partial(_userflow_key, client, destination.url, key)
+        if secret:
+            yield "Userflow webhook secret", partial(_userflow_secret, client, destination.url, key, secret)
+    elif secret:
+        yield "Userflow webhook secret", lambda: "is set; only a notification from Userflow proves it"
+
+
+def _reach(client: httpx.Client, url: str) -> str:
+    answer = _ask(client, "GET", url)
+    if answer.status_code >= codes.INTERNAL_SERVER_ERROR:
+        raise Failed(f"{url} answers {answer.status_code}", "try again later; see Heap's status page")
+    return f"{url} can be reached"
+
+
+def _heap_key(client: httpx.Client, environment: Environment, api_key: str) -> str:
+    heap = environment.heap
+    url = f"{heap.account_url}/api/public/v0/auth_token"
+    answer = _ask(client, "POST", url, auth=(heap.app_id, api_key))
+    name = heap.api_key.env if heap.api_key else ""
+    if answer.status_code in (codes.UNAUTHORIZED, codes.FORBIDDEN):
+        raise Failed(f"Heap refuses {name} for app id {heap.app_id} ({answer.status_code})", HEAP_KEY_ADVICE)
+    if answer.status_code != codes.OK:
+        raise Failed(f"{url} answers {answer.status_code}", "try again later; check heap.base_url if it is set")
+    return f"Heap takes {name} for app id {heap.app_id}"
+
+
+def _heap_secret() -> str:
+    return "is set; only a page from Heap proves it"
+
+
+def _userflow_key(client: httpx.Client, url: str, key: str) -> str:
+    _userflow_list(client, f"{url}/users", key)
+    return "Userflow takes the key"
+
+
+def _userflow_secret(client: httpx.Client, url: str, key: str, secret: str) -> str:
+    subscriptions = _userflow_list(client, f"{url}/webhook_subscriptions", key)
+    secrets = [str(each["secret"]).encode() for each in subscriptions if each.get("secret")]
+    if subscriptions and not secrets:
+        return "is set; only a notification from Userflow proves it"
+    ours = [each for each in subscriptions if hmac.compare_digest(str(each.get("secret")).encode(), secret.encode())]
+    if not ours:
+        raise Failed("no webhook of this Userflow environment has that signing secret", USERFLOW_SIGNING_ADVICE)
+    if all(each.get("disabled") for each in ours):
+        raise Failed("the webhook is disabled in Userflow", "enable it in Userflow > Settings > Webhooks")
+    topics = {topic for each in ours for topic in each.get("topics") or ()}
+    if not topics & EVENT_TOPICS and not any(topic.startswith("event.tracked.") for topic in topics):
+        raise Failed("the webhook sends no events", "add the topic event.tracked in Userflow > Settings > Webhooks")
+    return f"is that of the webhook to {ours[0].get('url')}"
+
+
+def _userflow_list(client: httpx.Client, url: str, key: str) -> list[dict[str, Any]]:
+    headers = {"authorization": f"Bearer {key}", "userflow-version": VERSION}
+    answer = _ask(client, "GET", url, headers=headers, params={"limit": 100})
+    if answer.status_code in (codes.UNAUTHORIZED, codes.FORBIDDEN):
+        raise Failed(f"Userflow refuses the key ({answer.status_code})", USERFLOW_KEY_ADVICE)
+    try:
+        found = answer.raise_for_status().json()["data"]
+    except (httpx.HTTPStatusError, ValueError, KeyError, TypeError):
+        raise Failed(
+            f"{url} answers {answer.status_code}, but not as Userflow does",
+            "check destinations.userflow.base_url if it is set; else try again later",
+        ) from None
+    return list(found)
+
+
+def _ask(client: httpx.Client, method: str, url: str, **options: Any) -> httpx.Response:
+    try:
+        return client.request(method, url, **options)
+    except httpx.TimeoutException:
+        raise Failed(f"{url} gives no answer in time", _way_to(url)) from None
+    except (httpx.LocalProtocolError, UnicodeEncodeError):  # the first one's text repeats the key
+        raise Failed("the key holds characters that no key has", "copy it again, without spaces") from None
+    except httpx.TransportError as error:
+        raise Failed(f"{url} can't be reached: {error}", _way_to(url)) from None
+
+
+def _way_to(url: str) -> str:
+    if httpx.URL(url).host in ("127.0.0.1", "localhost", "::1"):
+        return "start the stand-in: heap-integration sandbox"
+    return "check this machine's way out (DNS, firewall, HTTPS_PROXY) and the region in the environment's YAML"
+
+
+def _store(url: str) -> str:
+    file = url.partition(":///")[2] if url.startswith("sqlite") else None
+    try:
+        if file is None:
+            engine = create_engine(make_url(url), hide_parameters=True)
+            with engine.connect() as connection:
+                connection.execute(text("select 1"))
+            engine.dispose()
+            return "PostgreSQL answers"
+        if not Path(file).exists():
+            return _will_be_made(Path(file))
+        store = Store(url)
+        with store.read() as connection:
+            connection.execute(text("select 1"))
+        store.close()
+    except ModuleNotFoundError as error:
+        raise Failed(f"{error.name} is not installed", "pip install 'heap-integration[postgres]'") from None
+    except (StoreError, SQLAlchemyError) as error:
+        reason = str(error).splitlines()[0]
+        raise Failed(f"can't be opened: {reason}", "check the address, and that its server runs") from None
+    return f"{file} opens"
+
+
+def _warehouse(url: str) -> str:
+    file = Path(url.partition(":///")[2])
+    if not file.exists():
+        return _will_be_made(file)
+    import duckdb
+
+    try:
+        with Warehouse(url).read() as connection:
+            connection.execute("select 1")
+    except (duckdb.Error, OSError) as error:
+        raise Failed(f"can't be opened: {str(error).splitlines()[0]}", "see who else has the file open") from None
+    return f"{file} opens"
+
+
+def _landing(folder: Path) -> str:
+    if folder.is_dir():
+        _prove_writable(folder)
+        return f"{folder} takes files"
+    return _will_be_made(folder)
+
+
+def _will_be_made(place: Path) -> str:
+    _prove_writable(next(parent for parent in place.parents if parent.exists()))
+    return f"{place} will be made on first use"
+
+
+def _prove_writable(folder: Path) -> None:
+    try:
+        with tempfile.TemporaryFile(dir=folder):
+            return
+    except OSError as error:
+        raise Failed(f"{folder} takes no files: {error.strerror}", FOLDER_ADVICE) from None
+
+
+def _files(source: FileSource) -> str:
+    path = Path(source.path)
+    found = sum(1 for _ in path.parent.glob(path.name))
+    if not found:
+        raise Failed(f"no file at {path}", "put one there, or set enabled: false under sources.files")
+    return f"{path}: {found} found"

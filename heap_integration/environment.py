@@ -1,0 +1,366 @@
+"""An environment: one Heap environment and all that is connected to it, as its YAML describes it."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from datetime import date
+from pathlib import Path
+from typing import Any, Self
+from urllib.parse import urlsplit
+
+from dotenv import dotenv_values
+from pydantic import (
+    BaseModel,
+    Field,
+    ModelWrapValidatorHandler,
+    PrivateAttr,
+    ValidationError,
+    model_validator,
+)
+from pydantic_core import InitErrorDetails, PydanticCustomError
+
+from heap_integration.environment_settings import (
+    DaysPerRun,
+    Destinations,
+    EnvironmentName,
+    EventSettings,
+    FileSource,
+    HeapSettings,
+    MissingSecret,
+    Name,
+    Privacy,
+    Secret,
+    SegmentSync,
+    SegmentSyncSettings,
+    Settings,
+    Sources,
+    StoreAddress,
+    UserflowDestination,
+    UserflowSource,
+    WarehouseAddress,
+    segment_slug,
+)
+from heap_integration.environment_yaml import (
+    EnvironmentProblems,
+    Lines,
+    Location,
+    Problem,
+    field_path,
+    nearest,
+    problems_of,
+    read_yaml,
+)
+
+__all__ = [
+    "Destinations",
+    "Environment",
+    "EnvironmentProblems",
+    "EventSettings",
+    "FileSource",
+    "HeapSettings",
+    "MissingSecret",
+    "Privacy",
+    "Problem",
+    "Secret",
+    "SegmentSync",
+    "SegmentSyncSettings",
+    "Sources",
+    "UserflowDestination",
+    "UserflowSource",
+    "clashes",
+    "load_environment",
+    "load_environments",
+    "missing_variables",
+    "read_variables",
+    "segment_slug",
+]
+
+FILE_NAME = "environment.yaml"
+# Two environments with one of these in common would mix what they hold.
+OWN_SECRETS: dict[Location, str] = {
+    ("heap", "api_key"): "Heap api key",
+    ("destinations", "userflow", "api_key"): "Userflow key",
+    ("store",): "store",
+}
+
+
+class Environment(Settings):
+    """One Heap environment, what flows into it and out of it, and where its own state lies.
+
+    ``{name}`` in ``warehouse``, ``store`` and ``landing`` stands for the environment's name.
+    Relative paths count from the project's root once ``anchored``.
+    """
+
+    name: EnvironmentName
+    heap: HeapSettings
+    warehouse: WarehouseAddress = "duckdb:///data/{name}.duckdb"
+    store: StoreAddress = "sqlite:///data/{name}.db"
+    landing: Name = "data/{name}/landing"
+    automation: bool = False
+    days_per_run: DaysPerRun = Field(1, description="daily partitions that one run of a backfill takes")
+    start_date: date = Field(date(2024, 1, 1), description="the first daily partition")
+    sources: Sources = Sources()
+    privacy: Privacy = Privacy()
+    events: EventSettings = EventSettings()
+    segments: tuple[SegmentSync, ...] = ()
+    destinations: Destinations = Destinations()
+    owners: dict[str, str] = Field(default_factory=dict)
+
+    _file: Path = PrivateAttr(default=Path(FILE_NAME))
+    _lines: Lines = PrivateAttr(default_factory=dict)
+
+    @model_validator(mode="wrap")
+    @classmethod
+    def _agrees_with_itself(cls, data: Any, handler: ModelWrapValidatorHandler[Self]) -> Self:
+        """Report what several fields get wrong together beside what each gets wrong alone."""
+        try:
+            environment = handler(data)
+        except ValidationError as error:
+            alone: list[InitErrorDetails] = [
+                {"type": PydanticCustomError(each["type"], each["msg"]), "loc": each["loc"], "input": None}
+                for each in error.errors(include_url=False, include_input=False)
+            ]
+            raise _validation_error([*alone, *_disagreements(data)]) from None
+        together = list(_disagreements(environment.model_dump(by_alias=True)))
+        if together:
+            raise _validation_error(together)
+        return environment
+
+    @property
+    def file(self) -> Path:
+        """The file that describes the environment; relative where it has none of its own, as a Component."""
+        return self._file
+
+    def anchored(self, root: Path) -> Self:
+        """Return the same environment with its name filled in and every path absolute, under ``root``."""
+        base = root.resolve()
+
+        def place(path: str) -> str:
+            return str(base / path.replace("{name}", self.name))
+
+        def address(url: str) -> str:
+            scheme, slashes, path = url.partition(":///")
+            embedded = scheme in ("duckdb", "sqlite")
+            return f"{scheme}{slashes}{place(path)}" if embedded else url.replace("{name}", self.name)
+
+        files = tuple(
+            each.model_copy(update={"path": place(each.path), "mapping": place(each.mapping)})
+            if each.mapping
+            else each.model_copy(update={"path": place(each.path)})
+            for each in self.sources.files
+        )
+        return self.model_copy(
+            update={
+                "warehouse": address(self.warehouse),
+                "store": address(self.store) if isinstance(self.store, str) else self.store,
+                "landing": place(self.landing),
+                "sources": self.sources.model_copy(update={"files": files}),
+            }
+        )
+
+    def secrets(self) -> dict[str, Secret]:
+        """Return every secret by the path of its field, such as ``heap.api_key``."""
+        return {field_path(location): secret for location, secret in _secrets_in(self, ())}
+
+    def problem(self, location: Location, message: str) -> Problem:
+        """Return a mistake at a field of this environment."""
+        line = self._lines.get(nearest(self._lines, location))
+        return Problem(self._file, line, field_path(location), message)
+
+
+def find_root() -> Path:
+    """Return the project's root: the working folder if it has ``environments``, else the package's parent."""
+    here = Path.cwd()
+    return here if (here / "environments").is_dir() else Path(__file__).resolve().parent.parent
+
+
+def load_environment(folder: Path) -> Environment:
+    """Read ``folder/environment.yaml``; relative paths count from the folder that holds ``environments``.
+
+    Raises:
+        EnvironmentProblems: everything that is wrong with it.
+    """
+    file = folder.resolve() / FILE_NAME
+    data, lines = read_yaml(file)
+    name = file.parent.name
+    problems = []
+    if data.get("name") not in (None, name):
+        message = f"must be {name}, the name of the folder; or leave it out"
+        problems.append(Problem(file, lines[("name",)], "name", message))
+    data["name"] = name
+    lines.setdefault(("name",), 1)
+    try:
+        environment = Environment.model_validate(data)
+    except ValidationError as error:
+        raise EnvironmentProblems([*problems, *problems_of(error, file, lines, Environment)]) from None
+    if problems:
+        raise EnvironmentProblems(problems)
+    environment._file, environment._lines = file, lines
+    return environment.anchored(file.parents[2])
+
+
+def load_environments(root: Path, *, compare_keys: bool = True) -> list[Environment]:
+    """Read every ``environments/*/environment.yaml`` under ``root`` and check that none shares anything.
+
+    ``compare_keys`` is as in ``clashes``.
+
+    Raises:
+        EnvironmentProblems: everything that is wrong with any of them.
+    """
+    environments: list[Environment] = []
+    problems: list[Problem] = []
+    for file in sorted(root.glob(f"environments/*/{FILE_NAME}")):
+        try:
+            environments.append(load_environment(file.parent))
+        except EnvironmentProblems as error:
+            problems.extend(error.problems)
+    problems.extend(clashes(environments, compare_keys=compare_keys))
+    if problems:
+        raise EnvironmentProblems(problems)
+    return environments
+
+
+def clashes(environments: Iterable[Environment], *, compare_keys: bool = True) -> list[Problem]:
+    """Return what two environments have in common and must not, at the later one of them.
+
+    ``compare_keys`` also compares the keys in the environments' ``.env`` files, by digest; a process
+    that must not see another environment's secrets leaves it out.
+    """
+    found = []
+    owners: dict[tuple[str, str], Environment] = {}
+    for environment in environments:
+        for location, what, value in _claims(environment, compare_keys):
+            owner = owners.setdefault((what, value), environment)
+            if owner is not environment:
+                message = f"environment {owner.name} has the same {what}: each needs its own"
+                found.append(environment.problem(location, message))
+    return found
+
+
+def read_variables(environment: Environment, environ: Mapping[str, str]) -> dict[str, str]:
+    """Return the variables that the environment names: its own ``.env`` before the process's."""
+    own = _own_variables(environment)
+    names = {secret.env for secret in environment.secrets().values()}
+    found = {name: own.get(name) or environ.get(name) for name in names}
+    return {name: value for name, value in found.items() if value}
+
+
+def missing_variables(environment: Environment, environ: Mapping[str, str]) -> list[Problem]:
+    """Return the variables that ``environ`` lacks; what is switched off needs none."""
+    return [
+        environment.problem(
+            (*location, "env"),
+            f"the variable {secret.env} is not set: set it in environments/{environment.name}/.env "
+            "or in the process's environment",
+        )
+        for location, secret in _secrets_in(environment, ())
+        if not environ.get(secret.env) and not _switched_off(environment, location)
+    ]
+
+
+def _own_variables(environment: Environment) -> dict[str, str | None]:
+    file = environment.file
+    return dotenv_values(file.parent / ".env", interpolate=False) if file.is_absolute() else {}
+
+
+def _switched_off(environment: Environment, location: Location) -> bool:
+    source, destination = environment.sources.userflow, environment.destinations.userflow
+    return (location[:2] == ("sources", "userflow") and source is not None and not source.stream_events) or (
+        location[:2] == ("destinations", "userflow") and destination is not None and not destination.enabled
+    )
+
+
+def _secrets_in(model: BaseModel, location: Location) -> Iterator[tuple[Location, Secret]]:
+    for name in type(model).model_fields:
+        value = getattr(model, name)
+        if isinstance(value, Secret):
+            yield (*location, name), value
+        elif isinstance(value, BaseModel):
+            yield from _secrets_in(value, (*location, name))
+
+
+def _validation_error(details: list[InitErrorDetails]) -> ValidationError:
+    return ValidationError.from_exception_data(Environment.__name__, details, hide_input=True)
+
+
+def _disagreements(data: Any) -> Iterator[InitErrorDetails]:
+    """Yield what is wrong between fields; ``data`` is as the file has it and may be of any shape."""
+    whole = _mapping(data)
+    segments = _mappings(whole.get("segments"))
+    files = _mappings(_mapping(whole.get("sources")).get("files"))
+    destinations = _mapping(whole.get("destinations"))
+    configured = [name for name, settings in destinations.items() if settings is not None]
+    allowed = f"configured: {', '.join(configured)}" if configured else "none is configured"
+    has_sync = bool(_mapping(whole.get("heap")).get("segment_sync"))
+    for index, segment in segments:
+        for position, destination in _items(segment.get("sync_to")):
+            if destination not in configured:
+                yield _wrong(
+                    f"no such destination under destinations; {allowed}",
+                    "segments",
+                    index,
+                    "sync_to",
+                    position,
+                )
+        if segment.get("from") == "heap" and not has_sync:
+            yield _wrong("needs heap.segment_sync, which is missing", "segments", index, "from")
+    for index, first, slug in _repeated(segments, segment_slug):
+        yield _wrong(
+            f"becomes {slug}, as segments[{first}] does: each needs a name of its own",
+            "segments",
+            index,
+            "name",
+        )
+    for index, first, _ in _repeated(files, str):
+        yield _wrong(f"is the name of sources.files[{first}]: each needs its own", "sources", "files", index, "name")
+
+
+def _wrong(message: str, *location: str | int) -> InitErrorDetails:
+    return {"type": PydanticCustomError("disagreement", message), "loc": location, "input": None}
+
+
+def _mapping(value: Any) -> dict[Any, Any]:
+    return value if isinstance(value, dict) else {}
+
+
+def _items(value: Any) -> list[tuple[int, Any]]:
+    return list(enumerate(value)) if isinstance(value, list | tuple) else []
+
+
+def _mappings(value: Any) -> list[tuple[int, dict[Any, Any]]]:
+    return [(index, item) for index, item in _items(value) if isinstance(item, dict)]
+
+
+def _repeated(items: list[tuple[int, dict[Any, Any]]], key: Callable[[str], str]) -> Iterator[tuple[int, int, str]]:
+    """Yield the place of each item whose name was there before, the first place of it, and the name."""
+    first: dict[str, int] = {}
+    for index, item in items:
+        name = key(str(item.get("name", index)))
+        if first.setdefault(name, index) != index:
+            yield index, first[name], name
+
+
+def _claims(environment: Environment, compare_keys: bool) -> Iterator[tuple[Location, str, str]]:
+    """Yield what must be one environment's alone: its field, what it is, and a text to compare."""
+    yield ("heap", "app_id"), "app id", environment.heap.app_id
+    yield ("warehouse",), "warehouse", _same_place(environment.warehouse)
+    yield ("landing",), "landing folder", _same_place(environment.landing)
+    if isinstance(environment.store, str):
+        yield ("store",), "store", _same_place(environment.store)
+    if not compare_keys:
+        return
+    own = _own_variables(environment)
+    for location, secret in _secrets_in(environment, ()):
+        value = own.get(secret.env)
+        if value and location in OWN_SECRETS:
+            digest = hashlib.sha256(value.encode()).hexdigest()
+            yield (*location, "env"), OWN_SECRETS[location], digest
+
+
+def _same_place(address: str) -> str:
+    """Return the same text for every way to write an address."""
+    if address.startswith("postgresql"):
+        parts = urlsplit(address)
+        return f"{parts.hostname}:{parts.port or 5432}{parts.path}"
+    return str(Path(address.partition(":///")[2] or address).resolve())

@@ -1,0 +1,223 @@
+"""What an environment's YAML may say, and how it is told what it says wrong."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from textwrap import dedent
+
+import pytest
+
+from heap_integration.environment import (
+    EnvironmentProblems,
+    MissingSecret,
+    Secret,
+    load_environment,
+    load_environments,
+    missing_variables,
+    read_variables,
+)
+
+GOOD = """
+    heap:
+      app_id: "10"
+      segment_sync: {webhook_secret: {env: HEAP_SEGMENT_SYNC_SECRET}}
+    segments:
+      - {name: Power Users!, from: heap, sync_to: [userflow], every: 15 minutes}
+    destinations:
+      userflow: {api_key: {env: USERFLOW_API_KEY}}
+"""
+SHIPPED = Path(__file__).resolve().parent.parent
+
+
+@pytest.fixture(autouse=True)
+def _in_an_empty_project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+
+
+def write(text: str, name: str = "production", variables: str | None = None) -> Path:
+    """Write an environment into the project and return its folder."""
+    folder = Path("environments", name)
+    folder.mkdir(parents=True)
+    (folder / "environment.yaml").write_text(dedent(text).lstrip("\n"))
+    if variables is not None:
+        (folder / ".env").write_text(variables)
+    return folder
+
+
+def mistakes(text: str, name: str = "production") -> list[str]:
+    """Return what is wrong with an environment, without the name of its file."""
+    with pytest.raises(EnvironmentProblems) as caught:
+        load_environment(write(text, name))
+    file = f"environments/{name}/environment.yaml:"
+    lines = str(caught.value).splitlines()
+    assert all(line.startswith(file) for line in lines)
+    return [line.removeprefix(file) for line in lines]
+
+
+def mistakes_together() -> list[str]:
+    with pytest.raises(EnvironmentProblems) as caught:
+        load_environments(Path())
+    return str(caught.value).splitlines()
+
+
+def test_an_environment_is_read_with_its_defaults_and_absolute_paths(tmp_path: Path) -> None:
+    environment = load_environment(write(GOOD))
+
+    assert environment.name == "production"
+    assert environment.heap.url == "https://heapanalytics.com"
+    assert environment.warehouse == f"duckdb:///{tmp_path}/data/production.duckdb"
+    assert environment.store == f"sqlite:///{tmp_path}/data/production.db"
+    assert environment.landing == f"{tmp_path}/data/production/landing"
+    assert [(segment.slug, segment.cron) for segment in environment.segments] == [("power_users", "*/15 * * * *")]
+    assert environment.secrets() == {
+        "heap.segment_sync.webhook_secret": Secret(env="HEAP_SEGMENT_SYNC_SECRET"),
+        "destinations.userflow.api_key": Secret(env="USERFLOW_API_KEY"),
+    }
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        "10",
+        "'10'",
+        "https://heapanalytics.com/app/env/10/dashboard?range=7d",
+        "https://eu.heap.io/app/env/10",
+    ],
+)
+def test_the_app_id_may_be_the_address_of_the_environment_in_heap(given: str) -> None:
+    assert load_environment(write(f"heap: {{app_id: {given}}}")).heap.app_id == "10"
+
+
+def test_every_mistake_is_told_with_its_line_its_field_and_what_is_allowed() -> None:
+    assert mistakes(
+        """
+        name: prodution
+        heap:
+          app_id: https://elsewhere.com/app/env/10
+          region: uk
+          api_kee: {env: HEAP_API_KEY}
+        days_per_run: 0
+        segments:
+          - name: Power users
+            from: heap
+            sync_to: [userflow, braze]
+          - {name: power-users, from: heap, sync_to: userflow}
+        destinations:
+          userflow: {}
+        """
+    ) == [
+        "1: name: must be production, the name of the folder; or leave it out",
+        "3: heap.app_id: must be the digits of Heap's app id, or Heap's address while that environment is "
+        "open (https://heapanalytics.com/app/env/<id>/...)",
+        "4: heap.region: must be 'us' or 'eu'",
+        "5: heap.api_kee: unknown key; did you mean api_key? allowed: app_id, api_key, region, plan, "
+        "base_url, segment_sync, events_per_minute, events_per_minute_per_identity",
+        "6: days_per_run: must be greater than or equal to 1 or must be 'all'",
+        "9: segments[0].from: needs heap.segment_sync, which is missing",
+        "10: segments[0].sync_to[1]: no such destination under destinations; configured: userflow",
+        "11: segments[1].from: needs heap.segment_sync, which is missing",
+        "11: segments[1].name: becomes power_users, as segments[0] does: each needs a name of its own",
+        "11: segments[1].sync_to: must be a list, such as [a, b]",
+        "13: destinations.userflow.api_key: is missing",
+    ]
+
+
+def test_a_destination_that_nobody_configured_is_told_of() -> None:
+    assert mistakes(GOOD.replace("destinations:", "owners:").replace("{api_key: {env: USERFLOW_API_KEY}}", "me")) == [
+        "5: segments[0].sync_to[0]: no such destination under destinations; none is configured"
+    ]
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        (
+            "heap: {app_id: 10, api_key: hunter2}",
+            "1: heap.api_key: a secret is the name of a variable: {env: NAME}",
+        ),
+        (
+            "heap: {app_id: 10, api_key: {env: hunter2}}",
+            "1: heap.api_key: a secret is the name of a variable: {env: NAME}",
+        ),
+        (
+            "heap: {app_id: 10}\nstore: postgresql://hub:hunter2@db/hub",
+            "2: store: has a password in it: put the whole address into a variable: {env: NAME}",
+        ),
+        ("heap: {app_id: 10, api_key: *hunter2}", "1: not valid YAML: found undefined alias …"),
+        ("heap: {api_key: 'hunter2'}\nheap: {api_key: 'hunter2'}", "2: heap: stands there twice"),
+        ("heap: {app_id: 10}\n  api_key: 'hunter2'", "2: not valid YAML: "),
+    ],
+)
+def test_a_secret_that_stands_in_the_yaml_is_refused_and_never_repeated(text: str, expected: str) -> None:
+    told = mistakes(text)
+
+    assert told[0].startswith(expected)
+    assert "hunter2" not in " ".join(told)
+
+
+def test_two_environments_that_share_anything_are_refused_together() -> None:
+    shared = "\nwarehouse: duckdb:///data/hub.duckdb\nstore: {}\nlanding: {}\n"
+    write(
+        dedent(GOOD) + shared.format("sqlite:///data/hub.db", "data/in"),
+        "production",
+        "USERFLOW_API_KEY=hunter2",
+    )
+    write(
+        dedent(GOOD) + shared.format("sqlite:///data/../data/hub.db", "./data/in"),
+        "staging",
+        "USERFLOW_API_KEY='hunter2'",
+    )
+
+    assert mistakes_together() == [
+        f"environments/staging/environment.yaml:{place}: environment production has the same {what}: each needs its own"
+        for place, what in [
+            ("2: heap.app_id", "app id"),
+            ("9: warehouse", "warehouse"),
+            ("11: landing", "landing folder"),
+            ("10: store", "store"),
+            ("7: destinations.userflow.api_key.env", "Userflow key"),
+        ]
+    ]
+
+
+def test_the_mistakes_of_all_environments_are_told_at_once() -> None:
+    write("heap: {app_id: x}", "production")
+    write("heep: {app_id: 10}", "staging")
+
+    assert [line.split(": ")[0] for line in mistakes_together()] == [
+        "environments/production/environment.yaml:1",
+        "environments/staging/environment.yaml:1",
+        "environments/staging/environment.yaml:1",
+    ]
+
+
+def test_a_variable_comes_from_the_environments_own_file_before_the_process() -> None:
+    environment = load_environment(write(GOOD, variables="USERFLOW_API_KEY=own\nOTHER=x\n"))
+    process = {"USERFLOW_API_KEY": "process", "HEAP_SEGMENT_SYNC_SECRET": "", "HEAP_API_KEY": "not named"}
+
+    variables = read_variables(environment, process)
+
+    assert variables == {"USERFLOW_API_KEY": "own"}
+    assert [str(problem) for problem in missing_variables(environment, variables)] == [
+        "environments/production/environment.yaml:3: heap.segment_sync.webhook_secret.env: the variable "
+        "HEAP_SEGMENT_SYNC_SECRET is not set: set it in environments/production/.env or in the process's "
+        "environment"
+    ]
+    with pytest.raises(MissingSecret, match="HEAP_SEGMENT_SYNC_SECRET is not set"):
+        environment.secrets()["heap.segment_sync.webhook_secret"].value(variables)
+
+
+def test_what_is_switched_off_needs_no_variable() -> None:
+    off = load_environment(write(GOOD.replace("USERFLOW_API_KEY}", "USERFLOW_API_KEY}, enabled: false")))
+
+    assert [problem.field for problem in missing_variables(off, {})] == ["heap.segment_sync.webhook_secret.env"]
+
+
+def test_the_shipped_environments_are_in_order_and_their_examples_name_every_variable() -> None:
+    environments = load_environments(SHIPPED)
+
+    assert [environment.name for environment in environments] == ["production", "sandbox", "staging"]
+    for environment in environments:
+        example = (environment.file.parent / ".env.example").read_text().splitlines()
+        named = {line.split("=")[0] for line in example if line and not line.startswith("#")}
+        assert named == {secret.env for secret in environment.secrets().values()}
