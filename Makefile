@@ -19,10 +19,11 @@ $(VENV)/.ready: requirements.txt requirements-uv.txt pyproject.toml
 	@$(BIN)/uv pip install --quiet --python $(BIN)/python --require-hashes -r requirements.txt \
 		|| $(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements.txt
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --no-index -e .
+	@test -f environments/sandbox/.env || cp environments/sandbox/.env.example environments/sandbox/.env
 	@touch $@
 
 demo: setup
-	@$(BIN)/heap-integration demo $(if $(ONCE),--once) --days $(DAYS) $(if $(DATA),--data "$(DATA)") $(if $(MAPPING),--mapping "$(MAPPING)")
+	@$(BIN)/heap-integration demo $(if $(ONCE),--once) --days $(DAYS) $(if $(ENDS),--ends $(ENDS)) $(if $(DATA),--data "$(DATA)") $(if $(MAPPING),--mapping "$(MAPPING)")
 
 lint: setup
 	$(BIN)/ruff check .

@@ -19,6 +19,7 @@ from pydantic import (
     model_validator,
 )
 from pydantic_core import InitErrorDetails, PydanticCustomError
+from ruamel.yaml import YAML
 
 from heap_integration.environment_settings import (
     DaysPerRun,
@@ -173,6 +174,15 @@ def find_root() -> Path:
     """Return the project's root: the working folder if it has ``environments``, else the package's parent."""
     here = Path.cwd()
     return here if (here / "environments").is_dir() else Path(__file__).resolve().parent.parent
+
+
+def active_environments(root: Path) -> list[str]:
+    """Return the environments that ``workspace.yaml`` lists as code locations; none where there is no such file."""
+    file = root / "workspace.yaml"
+    workspace = YAML(typ="safe").load(file) if file.is_file() else None
+    entries = [next(iter(entry.values())) for entry in (workspace or {}).get("load_from") or []]
+    ours = [entry for entry in entries if entry.get("module_name") == "heap_integration.definitions"]
+    return [str(entry["attribute"]) for entry in ours if entry.get("attribute")]
 
 
 def load_environment(folder: Path) -> Environment:

@@ -90,7 +90,7 @@ def deliver(
     pace: Pace,
     go_on: Callable[[], bool] = lambda: True,
     patience: Patience | None = None,
-    progress: Callable[[Tally], None] = lambda tally: None,
+    progress: Callable[[Tally], None] = lambda _: None,
 ) -> Tally:
     """Send ``items`` and return what became of them.
 

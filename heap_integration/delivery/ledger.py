@@ -64,9 +64,7 @@ class Ledger:
         with self.store.begin() as connection:
             number = connection.execute(insert(ledger_batches).values(row)).inserted_primary_key[0]
             if exceptions:
-                connection.execute(
-                    insert(ledger_reasons), [{"batch_id": number, **row} for row in exceptions]
-                )
+                connection.execute(insert(ledger_reasons), [{"batch_id": number, **row} for row in exceptions])
 
     def unsettled(self, limit: int = SETTLE_BATCHES) -> list[LedgerBatch]:
         """Return the oldest batches that the warehouse doesn't know yet."""
@@ -89,9 +87,7 @@ class Ledger:
     def mark_settled(self, numbers: Sequence[int]) -> None:
         """Note that the warehouse has these batches."""
         with self.store.begin() as connection:
-            connection.execute(
-                update(ledger_batches).where(ledger_batches.c.id.in_(numbers)).values(settled=1)
-            )
+            connection.execute(update(ledger_batches).where(ledger_batches.c.id.in_(numbers)).values(settled=1))
 
     def sent_since(self, moment: float) -> int:
         """Return how many records of this flow got an outcome since ``moment`` (seconds since the epoch)."""
@@ -147,9 +143,7 @@ def _as_table(batches: Sequence[LedgerBatch]) -> object:
 
     keys = b"".join(batch.keys for batch in batches)
     statuses = b"".join(batch.statuses for batch in batches)
-    reasons = [
-        batch.reasons.get(position, "") for batch in batches for position in range(len(batch.statuses))
-    ]
+    reasons = [batch.reasons.get(position, "") for batch in batches for position in range(len(batch.statuses))]
     return pa.table(
         {
             "key": pa.FixedSizeBinaryArray.from_buffers(

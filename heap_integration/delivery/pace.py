@@ -84,9 +84,7 @@ class Pace:
             room_at = max((use.room_at(len(fitting)) for use in self._overall), default=now)
             if room_at > now:
                 return Grant([], list(records), room_at - now)
-            keys = Counter(
-                crc32(record.pace_key.encode()) for record in fitting if record.pace_key is not None
-            )
+            keys = Counter(crc32(record.pace_key.encode()) for record in fitting if record.pace_key is not None)
             row = {"limiter": self.name, "at": now, "records": len(fitting), "keys": _packed(keys)}
             number = connection.execute(insert(rate_grants).values(row)).inserted_primary_key[0]
         self._see(number, _Seen(now, len(fitting), keys))
@@ -97,9 +95,7 @@ class Pace:
         if grant.number is None:
             return
         with self.store.begin() as connection:
-            connection.execute(
-                update(rate_grants).where(rate_grants.c.id == grant.number).values(at=self.clock())
-            )
+            connection.execute(update(rate_grants).where(rate_grants.c.id == grant.number).values(at=self.clock()))
 
     def used(self, window: Window) -> int:
         """Return how many records count against a window now, over all keys."""

@@ -143,9 +143,7 @@ class HeapApi:
             who = identity if given_id is None else migrated.get(given_id)
             user_id = user_id_of(app_id, who) if who is not None else given_id or 0
             users[user_id] = who
-            rows.append(
-                (app_id, user_id, who, event, timestamp or received, now, session_id, key, properties)
-            )
+            rows.append((app_id, user_id, who, event, timestamp or received, now, session_id, key, properties))
         before = con.total_changes
         con.executemany(
             "INSERT INTO heap_events (app_id, user_id, identity, event, timestamp, received_at, session_id,"
@@ -187,9 +185,7 @@ class HeapApi:
                 self.state.count(app_id, identifies_dropped=1)
                 return JSONResponse({})
             new_id = user_id_of(app_id, identity)
-            con.execute(
-                "INSERT OR IGNORE INTO heap_identifies VALUES (?, ?, ?, ?)", (app_id, user_id, identity, now)
-            )
+            con.execute("INSERT OR IGNORE INTO heap_identifies VALUES (?, ?, ?, ?)", (app_id, user_id, identity, now))
             self._see_users(app_id, {new_id: identity}, now)
             con.execute(
                 "UPDATE heap_events SET user_id = ?, identity = ? WHERE app_id = ? AND user_id = ?",
@@ -202,9 +198,7 @@ class HeapApi:
         return JSONResponse({})
 
     def _may_identify(self, app_id: str, user_id: int, identity: str, now: float) -> bool:
-        known = self.state.row(
-            "SELECT identity FROM heap_identifies WHERE app_id = ? AND user_id = ?", app_id, user_id
-        )
+        known = self.state.row("SELECT identity FROM heap_identifies WHERE app_id = ? AND user_id = ?", app_id, user_id)
         if known is not None:
             return bool(known["identity"] == identity)
         recent = self.state.row(
@@ -238,14 +232,11 @@ class HeapApi:
         return JSONResponse({})
 
     def _merge_user(self, app_id: str, user_id: int, properties: dict[str, Any]) -> None:
-        row = self.state.one(
-            "SELECT properties FROM heap_users WHERE app_id = ? AND user_id = ?", app_id, user_id
-        )
+        row = self.state.one("SELECT properties FROM heap_users WHERE app_id = ? AND user_id = ?", app_id, user_id)
         own = {key: value for key, value in properties.items() if key != "email"}
         merged = orjson.loads(row["properties"]) | own
         self.state.con.execute(
-            "UPDATE heap_users SET properties = ?, email = coalesce(?, email)"
-            " WHERE app_id = ? AND user_id = ?",
+            "UPDATE heap_users SET properties = ?, email = coalesce(?, email) WHERE app_id = ? AND user_id = ?",
             (orjson.dumps(merged), properties.get("email"), app_id, user_id),
         )
 
@@ -256,9 +247,7 @@ class HeapApi:
         for position, item in enumerate(items_of(payload, "accounts")):
             where = f"postBody.accounts[{position}]"
             account = text_field(item, "account_id", where, MAX_TEXT)
-            accounts.append(
-                (account, properties_field(item, where, self._rules) if "properties" in item else {})
-            )
+            accounts.append((account, properties_field(item, where, self._rules) if "properties" in item else {}))
         with self.state.write() as con:
             self.state.count(app_id, requests=1, account_property_updates=len(accounts))
             for account, properties in accounts:
@@ -334,9 +323,7 @@ class HeapApi:
             return self._unauthorized(request, {"error": "Unauthorized", "message": "the token is not valid"})
         self.complete_deletions()
         deletion_id = request.path_params["deletion_id"]
-        row = self.state.row(
-            "SELECT status FROM heap_deletions WHERE id = ? AND app_id = ?", deletion_id, app_id
-        )
+        row = self.state.row("SELECT status FROM heap_deletions WHERE id = ? AND app_id = ?", deletion_id, app_id)
         if row is None:
             return JSONResponse({"error": "Not Found", "message": "no such deletion request"}, 404)
         return JSONResponse({"deletion_request_id": deletion_id, "status": row["status"]})
@@ -351,9 +338,7 @@ class HeapApi:
             with self.state.write() as con:
                 for user in orjson.loads(row["users"]):
                     self._delete_user(row["app_id"], user)
-                con.execute(
-                    "UPDATE heap_deletions SET status = 'complete', users = '[]' WHERE id = ?", (row["id"],)
-                )
+                con.execute("UPDATE heap_deletions SET status = 'complete', users = '[]' WHERE id = ?", (row["id"],))
 
     def _delete_user(self, app_id: str, user: dict[str, Any]) -> None:
         con = self.state.con
@@ -361,22 +346,14 @@ class HeapApi:
         user_id = user["user_id"] if identity is None else user_id_of(app_id, identity)
         known = self.state.row(
             "SELECT identity FROM heap_users WHERE app_id = ? AND user_id = ?", app_id, user_id
-        ) or self.state.row(
-            "SELECT identity FROM heap_identifies WHERE app_id = ? AND user_id = ?", app_id, user_id
-        )
+        ) or self.state.row("SELECT identity FROM heap_identifies WHERE app_id = ? AND user_id = ?", app_id, user_id)
         if known is not None and known["identity"] is not None:
             identity = known["identity"]
             user_id = user_id_of(app_id, identity)
-        events = con.execute(
-            "DELETE FROM heap_events WHERE app_id = ? AND user_id = ?", (app_id, user_id)
-        ).rowcount
-        users = con.execute(
-            "DELETE FROM heap_users WHERE app_id = ? AND user_id = ?", (app_id, user_id)
-        ).rowcount
+        events = con.execute("DELETE FROM heap_events WHERE app_id = ? AND user_id = ?", (app_id, user_id)).rowcount
+        users = con.execute("DELETE FROM heap_users WHERE app_id = ? AND user_id = ?", (app_id, user_id)).rowcount
         con.execute("DELETE FROM heap_identifies WHERE app_id = ? AND identity = ?", (app_id, identity))
-        con.execute(
-            "UPDATE heap_segment_members SET present = 0 WHERE app_id = ? AND member = ?", (app_id, identity)
-        )
+        con.execute("UPDATE heap_segment_members SET present = 0 WHERE app_id = ? AND member = ?", (app_id, identity))
         self.state.count(app_id, events=-events, users_deleted=users)
 
     # OAuth of Segment Sync
@@ -385,9 +362,7 @@ class HeapApi:
         """GET /api/partner/oauth/authorize: there is nobody to ask, so consent is given at once."""
         query = request.query_params
         redirect, client = query.get("redirect_uri", ""), query.get("client_id", "")
-        environment = next(
-            (each for each in self.settings.environments if each.heap_client_id == client), None
-        )
+        environment = next((each for each in self.settings.environments if each.heap_client_id == client), None)
         if environment is None or urlsplit(redirect).scheme not in ("http", "https") or "?" in redirect:
             return PlainTextResponse("unknown client_id, or a redirect_uri that can't be used", 400)
         answer = {"state": query["state"]} if "state" in query else {}

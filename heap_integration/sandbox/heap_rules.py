@@ -107,9 +107,7 @@ def properties_field(item: dict[str, Any], where: str, rules: PropertyRules) -> 
     changed: dict[str, Any] = {}
     for key, value in properties.items():
         if len(key) > MAX_TEXT:
-            raise Refused(
-                f"{where} property name '{key[:40]}…' should NOT be longer than {MAX_TEXT} characters"
-            )
+            raise Refused(f"{where} property name '{key[:40]}…' should NOT be longer than {MAX_TEXT} characters")
         kind = type(value)
         if kind is str:
             if len(value) > MAX_TEXT:
@@ -150,9 +148,7 @@ def tracked_events(payload: dict[str, Any], rules: PropertyRules) -> list[Tracke
         Refused: for the first that breaks a rule; nothing of the request counts then.
     """
     items = items_of(payload, "events")
-    return [
-        _tracked_event(item, f"postBody.events[{position}]", rules) for position, item in enumerate(items)
-    ]
+    return [_tracked_event(item, f"postBody.events[{position}]", rules) for position, item in enumerate(items)]
 
 
 def _tracked_event(item: dict[str, Any], where: str, rules: PropertyRules) -> TrackedEvent:
@@ -166,9 +162,7 @@ def _tracked_event(item: dict[str, Any], where: str, rules: PropertyRules) -> Tr
         event=event,
         timestamp=timestamp_field(item, where),
         session_id=text_field(item, "session_id", where, None) if "session_id" in item else None,
-        idempotency_key=text_field(item, "idempotency_key", where, None)
-        if "idempotency_key" in item
-        else None,
+        idempotency_key=text_field(item, "idempotency_key", where, None) if "idempotency_key" in item else None,
         properties=orjson.dumps(properties_field(item, where, rules)) if "properties" in item else b"{}",
     )
 
@@ -177,9 +171,7 @@ def _joined(values: list[Any], where: str) -> str:
     for position, value in enumerate(values):
         if type(value) not in (str, int, float):
             raise Refused(f"{where}[{position}] should be string,number")
-    return "||".join(value if type(value) is str else orjson.dumps(value).decode() for value in values)[
-        :MAX_TEXT
-    ]
+    return "||".join(value if type(value) is str else orjson.dumps(value).decode() for value in values)[:MAX_TEXT]
 
 
 def _member(where: str, key: str) -> str:

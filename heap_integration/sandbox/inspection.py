@@ -1,6 +1,5 @@
 """What a test or the console page may ask the sandbox about itself."""
 
-
 from __future__ import annotations
 
 import time
@@ -119,8 +118,7 @@ class Inspection:
             values.append(after)
         limit = min(_whole(request, "limit", 100), _MOST_ROWS)
         rows = self.state.rows(
-            f"SELECT * FROM heap_events {_clause(where)} "
-            f"ORDER BY seq {'DESC' if newest_first else 'ASC'} LIMIT ?",
+            f"SELECT * FROM heap_events {_clause(where)} ORDER BY seq {'DESC' if newest_first else 'ASC'} LIMIT ?",
             *values,
             limit,
         )
@@ -188,9 +186,7 @@ class Inspection:
     async def userflow_segments(self, request: Request) -> Response:
         """GET /_state/userflow/segments?app_id=&prefix=heap_segment: users by attribute of that prefix."""
         prefix = request.query_params.get("prefix", "heap_segment")
-        return JSONResponse(
-            {"segments": self.userflow.segments(request.query_params.get("app_id", ""), prefix)}
-        )
+        return JSONResponse({"segments": self.userflow.segments(request.query_params.get("app_id", ""), prefix)})
 
     async def userflow_objects(self, request: Request) -> Response:
         """GET /_state/userflow/{users|groups|events|...}?app_id=&id=&attribute=&limit=&order=asc|desc."""
@@ -235,9 +231,7 @@ class Inspection:
             if "userflow_requests_per_minute" in change:
                 self.userflow.set_pace(change["userflow_requests_per_minute"])
             self.heap.empty_buckets()
-        return JSONResponse(
-            {"enabled": self.heap.limits_on, "userflow_requests_per_minute": self.userflow.pace}
-        )
+        return JSONResponse({"enabled": self.heap.limits_on, "userflow_requests_per_minute": self.userflow.pace})
 
     async def reset(self, _request: Request) -> Response:
         """POST /_reset: forget everything, lift every fault."""

@@ -95,9 +95,7 @@ def signature_header(secret: str, body: bytes, milliseconds: int) -> str:
 class SegmentSync:
     """Keeps segments and sends their changes."""
 
-    def __init__(
-        self, settings: SandboxSettings, state: State, client: Callable[[], httpx.AsyncClient]
-    ) -> None:
+    def __init__(self, settings: SandboxSettings, state: State, client: Callable[[], httpx.AsyncClient]) -> None:
         self.settings = settings
         self.state = state
         self._client = client
@@ -155,8 +153,7 @@ class SegmentSync:
         with self.state.write() as con:
             self._enter(app_id, segment_id, change.add)
             con.executemany(
-                "UPDATE heap_segment_members SET present = 0"
-                " WHERE app_id = ? AND segment_id = ? AND member = ?",
+                "UPDATE heap_segment_members SET present = 0 WHERE app_id = ? AND segment_id = ? AND member = ?",
                 [(app_id, segment_id, member) for member in change.remove],
             )
         return JSONResponse(self.describe(app_id, segment_id))
@@ -295,8 +292,7 @@ class SegmentSync:
     def _acknowledge(self, app_id: str, segment_id: int, page: Sequence[Member]) -> None:
         with self.state.write() as con:
             con.executemany(
-                "UPDATE heap_segment_members SET acknowledged = ?"
-                " WHERE app_id = ? AND segment_id = ? AND member = ?",
+                "UPDATE heap_segment_members SET acknowledged = ? WHERE app_id = ? AND segment_id = ? AND member = ?",
                 [(int(enters), app_id, segment_id, member) for member, enters in page],
             )
             con.execute(
@@ -344,9 +340,7 @@ class SegmentSync:
 
     def describe(self, app_id: str, segment_id: int, *, members: bool = True) -> dict[str, Any]:
         """Return a segment as it stands: its size, the changes to send, and, if wanted, its members."""
-        segment = self.state.one(
-            "SELECT * FROM heap_segments WHERE app_id = ? AND id = ?", app_id, segment_id
-        )
+        segment = self.state.one("SELECT * FROM heap_segments WHERE app_id = ? AND id = ?", app_id, segment_id)
         counts = self.state.one(
             "SELECT coalesce(sum(present), 0) AS size, coalesce(sum(present <> acknowledged), 0) AS changes"
             " FROM heap_segment_members WHERE app_id = ? AND segment_id = ?",

@@ -112,7 +112,6 @@ def settings_from(environ: Mapping[str, str] = os.environ) -> SandboxSettings:
         return SandboxSettings(environments=environments)
     except ValidationError as error:
         problems = "; ".join(
-            f"{'.'.join(map(str, problem['loc'])) or 'the list'}: {problem['msg']}"
-            for problem in error.errors()
+            f"{'.'.join(map(str, problem['loc'])) or 'the list'}: {problem['msg']}" for problem in error.errors()
         )
         raise ValueError(f"{ENVIRONMENTS_VARIABLE}: {problems}") from None

@@ -153,9 +153,7 @@ class State:
 
     def counters(self, app_id: str) -> dict[str, int]:
         """Return an app id's counters by name."""
-        return {
-            row["name"]: row["value"] for row in self.rows("SELECT * FROM counters WHERE app_id = ?", app_id)
-        }
+        return {row["name"]: row["value"] for row in self.rows("SELECT * FROM counters WHERE app_id = ?", app_id)}
 
     def refuse(self, app_id: str, path: str, status: int, reason: str) -> None:
         """Note an answer above 399: when, where, why."""
@@ -169,9 +167,7 @@ class State:
             service = "userflow_" if path.startswith("/userflow") else ""
             self.count(app_id, **{f"{service}{kind}": 1, f"{service}requests": 1})
 
-    def issue(
-        self, token: str, kind: str, app_id: str, *, seconds: float | None, redirect_uri: str = ""
-    ) -> None:
+    def issue(self, token: str, kind: str, app_id: str, *, seconds: float | None, redirect_uri: str = "") -> None:
         """Remember a token that was handed out, by its digest."""
         now = time.time()
         self.con.execute("DELETE FROM tokens WHERE expires_at < ?", (now,))
@@ -193,9 +189,7 @@ class State:
         """Forget everything."""
         tables = [
             row["name"]
-            for row in self.rows(
-                "SELECT name FROM sqlite_master WHERE type = 'table' AND name NOT LIKE 'sqlite_%'"
-            )
+            for row in self.rows("SELECT name FROM sqlite_master WHERE type = 'table' AND name NOT LIKE 'sqlite_%'")
         ]
         with self.write() as con:
             for table in tables:

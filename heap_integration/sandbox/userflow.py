@@ -83,9 +83,7 @@ class UserflowApi:
             ("PATCH", "/webhook_subscriptions/{id}", self.change_subscription),
             ("DELETE", "/webhook_subscriptions/{id}", self.deletion("webhook_subscription")),
         ]
-        routes = [
-            Route(f"/userflow{path}", self._guarded(handler), methods=[way]) for way, path, handler in table
-        ]
+        routes = [Route(f"/userflow{path}", self._guarded(handler), methods=[way]) for way, path, handler in table]
         return [*routes, Route("/userflow/{path:path}", self._guarded(_unknown))]
 
     def _guarded(self, handler: Handler) -> Callable[[Request], Awaitable[Response]]:
@@ -98,9 +96,7 @@ class UserflowApi:
                 return JSONResponse(answer)
             except Problem as problem:
                 self.state.refuse(app_id, request.url.path, problem.status, problem.message)
-                return JSONResponse(
-                    {"error": {"code": problem.code, "message": problem.message}}, problem.status
-                )
+                return JSONResponse({"error": {"code": problem.code, "message": problem.message}}, problem.status)
 
         return endpoint
 
@@ -237,9 +233,7 @@ class UserflowApi:
             }
         )
         if attributes is not None:
-            changed, types = applied(
-                membership["attributes"], attributes, append=self.settings.userflow_append
-            )
+            changed, types = applied(membership["attributes"], attributes, append=self.settings.userflow_append)
             membership["attributes"] = changed
             self._define(app_id, "group_membership", types)
         self.objects.put(app_id, membership)
@@ -260,9 +254,7 @@ class UserflowApi:
             filters.append(("id = ?", user_id))
         if not filters:
             raise Problem("give id, email or group_id")
-        expand = [
-            (name, value) for name, value in request.query_params.multi_items() if name.startswith("expand")
-        ]
+        expand = [(name, value) for name, value in request.query_params.multi_items() if name.startswith("expand")]
         found = self.objects.page(app_id, "user", [("limit", "1"), *expand], filters)["data"]
         if not found:
             raise Problem("No such user", status=404, code="not_found")
@@ -328,11 +320,7 @@ class UserflowApi:
         name = _text(body, "name")
         if not _EVENT_NAME.fullmatch(name):
             raise Problem("an event's name may contain only a-z, A-Z, 0-9, _, -, . and space")
-        who = {
-            kind: _text(body, f"{kind}_id")
-            for kind in ("user", "group")
-            if body.get(f"{kind}_id") is not None
-        }
+        who = {kind: _text(body, f"{kind}_id") for kind in ("user", "group") if body.get(f"{kind}_id") is not None}
         if not who:
             raise Problem("give user_id, group_id or both")
         for kind, object_id in who.items():

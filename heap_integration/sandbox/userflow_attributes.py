@@ -59,9 +59,7 @@ def event_attributes(given: Any) -> tuple[dict[str, Any], dict[str, str]]:
     return applied({}, given, append="repeat")
 
 
-def _changed(
-    name: str, before: Any, change: Any, append: Literal["unique", "repeat"]
-) -> tuple[Any, str | None]:
+def _changed(name: str, before: Any, change: Any, append: Literal["unique", "repeat"]) -> tuple[Any, str | None]:
     if type(change) is not dict:
         return _checked(name, change), None
     data_type = change.get("data_type")
@@ -98,9 +96,7 @@ def _sum(name: str, before: Any, operand: Any, sign: int) -> Any:
     return (before if type(before) in (int, float) else 0) + sign * number
 
 
-def _list(
-    name: str, before: Any, operand: Any, operation: str, append: Literal["unique", "repeat"]
-) -> list[Any]:
+def _list(name: str, before: Any, operand: Any, operation: str, append: Literal["unique", "repeat"]) -> list[Any]:
     have = list(before) if type(before) is list else [] if before is None else [before]
     values = operand if type(operand) is list else [operand]
     _checked(name, values)

@@ -146,8 +146,7 @@ class Content:
                     "number": number,
                     "_tasks": [{"id": stable_id(app_id, name, task), "name": task} for task in tasks],
                     "_questions": [
-                        {"id": stable_id(app_id, name, text), "name": text, "type": "nps"}
-                        for text in questions
+                        {"id": stable_id(app_id, name, text), "name": text, "type": "nps"} for text in questions
                     ],
                 },
             )
@@ -176,9 +175,7 @@ class Content:
         if given is not None:
             known = self.objects.get(app_id, "content_session", str(given))
         else:
-            sessions = self.objects.find(
-                app_id, "content_session", user_id=event["user_id"], content_id=content["id"]
-            )
+            sessions = self.objects.find(app_id, "content_session", user_id=event["user_id"], content_id=content["id"])
             still_open = [each for each in sessions if not each["completed"]]
             known = still_open[-1] if still_open and not event["name"].endswith("_started") else None
         return known or {

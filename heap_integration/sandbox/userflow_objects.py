@@ -1,6 +1,5 @@
 """Userflow's objects in the state: kept as JSON, listed in pages, expanded on request."""
 
-
 from __future__ import annotations
 
 from collections.abc import Sequence
@@ -149,9 +148,7 @@ class Objects:
         rest = [(name, value) for name, value in query if name not in ("limit", "starting_after")]
         # a client in the wild reads starting_after with parse_qs from the whole text, path included,
         # so it must not be the first parameter
-        following = (
-            urlencode([("limit", str(limit)), ("starting_after", data[-1]["id"]), *rest]) if has_more else ""
-        )
+        following = urlencode([("limit", str(limit)), ("starting_after", data[-1]["id"]), *rest]) if has_more else ""
         return {
             "object": "list",
             "data": data,
@@ -160,9 +157,7 @@ class Objects:
             "next_page_url": f"{path}?{following}" if has_more else None,
         }
 
-    def _after(
-        self, app_id: str, kind: str, cursor: str, sort: list[tuple[str, bool]]
-    ) -> tuple[str, list[Any]]:
+    def _after(self, app_id: str, kind: str, cursor: str, sort: list[tuple[str, bool]]) -> tuple[str, list[Any]]:
         keys = ", ".join(key for key, _ in sort)
         row = self.state.row(
             f"SELECT {keys} FROM userflow_objects WHERE app_id = ? AND kind = ? AND id = ?",

@@ -42,18 +42,14 @@ class UserflowWebhooks:
     At least once: a process that ends between sending and noting so sends again.
     """
 
-    def __init__(
-        self, settings: SandboxSettings, state: State, client: Callable[[], httpx.AsyncClient]
-    ) -> None:
+    def __init__(self, settings: SandboxSettings, state: State, client: Callable[[], httpx.AsyncClient]) -> None:
         self.settings = settings
         self.state = state
         self.objects = Objects(state)
         self._client = client
         self._wake = asyncio.Event()
 
-    def notify(
-        self, app_id: str, topic: str, thing: dict[str, Any], *, family: str = "", **beside: Any
-    ) -> None:
+    def notify(self, app_id: str, topic: str, thing: dict[str, Any], *, family: str = "", **beside: Any) -> None:
         """Queue a notification for every subscription to the topic; part of the caller's transaction.
 
         ``family`` is the longer topic that subscriptions may name, such as ``event.tracked.flow_started``.
@@ -61,8 +57,7 @@ class UserflowWebhooks:
         subscriptions = [
             each
             for each in self.objects.find(app_id, "webhook_subscription")
-            if not each["disabled"]
-            and any(covers(subscribed, family or topic) for subscribed in each["topics"])
+            if not each["disabled"] and any(covers(subscribed, family or topic) for subscribed in each["topics"])
         ]
         if not subscriptions:
             return
@@ -90,8 +85,7 @@ class UserflowWebhooks:
         while True:
             self._wake.clear()
             due = self.state.rows(
-                "SELECT * FROM userflow_deliveries"
-                " WHERE status = 'pending' AND due_at <= ? ORDER BY id LIMIT ?",
+                "SELECT * FROM userflow_deliveries WHERE status = 'pending' AND due_at <= ? ORDER BY id LIMIT ?",
                 time.time(),
                 _A_ROUND,
             )
@@ -125,8 +119,7 @@ class UserflowWebhooks:
                 status = "failed" if attempts >= self.settings.webhook_attempts else "pending"
                 pause = self.settings.retry_seconds * 2 ** (attempts - 1)
                 con.execute(
-                    "UPDATE userflow_deliveries SET attempts = ?, due_at = ?, status = ?, error = ?"
-                    " WHERE id = ?",
+                    "UPDATE userflow_deliveries SET attempts = ?, due_at = ?, status = ?, error = ? WHERE id = ?",
                     (attempts, time.time() + pause, status, error, row["id"]),
                 )
                 done[row["app_id"], "userflow_webhooks_failed"] += status == "failed"

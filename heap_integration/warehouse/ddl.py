@@ -72,6 +72,12 @@ create table if not exists sync_plan (
     identity varchar not null,
     member boolean not null
 );
+create table if not exists sync_changes (
+    sync varchar not null,
+    added bigint not null,
+    removed bigint not null,
+    settled_at timestamp not null
+);
 create table if not exists sync_runs (
     sync varchar not null,
     finished_at timestamp not null,

@@ -88,6 +88,20 @@ def settle_memberships(con: duckdb.DuckDBPyConnection, sync: str) -> None:
     """Move the baseline by the accepted outcomes of the temporary table ``settling``."""
     con.execute(
         """
+        insert into sync_changes
+        select $sync,
+               count(distinct plan.identity) filter (where plan.member and baseline.identity is null),
+               count(distinct plan.identity) filter (where not plan.member and baseline.identity is not null),
+               now()::timestamp
+        from settling
+        join sync_plan as plan on plan.record_key = settling.key
+        left join sync_baseline as baseline on baseline.sync = plan.sync and baseline.identity = plan.identity
+        where plan.sync = $sync and settling.status = 1
+        """,
+        {"sync": sync},
+    )
+    con.execute(
+        """
         delete from sync_baseline where sync = $sync and identity in (
             select plan.identity from settling join sync_plan as plan on plan.record_key = settling.key
             where plan.sync = $sync and settling.status = 1
@@ -110,10 +124,28 @@ def record_run(con: duckdb.DuckDBPyConnection, sync: str, counts: tuple[int, int
     con.execute("insert into sync_runs values (?, now()::timestamp, ?, ?, ?, ?, ?)", [sync, *counts])
 
 
+def acknowledged_changes(con: duckdb.DuckDBPyConnection, sync: str | None = None) -> tuple[int, int]:
+    """Return how many entered and left since the beginning, by a destination's acknowledgement."""
+    row = con.execute(
+        "select coalesce(sum(added), 0), coalesce(sum(removed), 0) from sync_changes "
+        "where sync = coalesce($sync, sync)",
+        {"sync": sync},
+    ).fetchone()
+    added, removed = (int(value) for value in row or (0, 0))
+    return added, removed
+
+
+def baseline_size(con: duckdb.DuckDBPyConnection) -> int:
+    """Return how many memberships all destinations have acknowledged."""
+    row = con.execute("select count(*) from sync_baseline").fetchone()
+    return int(row[0]) if row else 0
+
+
 def last_runs(con: duckdb.DuckDBPyConnection) -> list[dict[str, object]]:
     """Return the last run of each sync with its counts."""
     cursor = con.execute(
-        "select * from sync_runs qualify row_number() over (partition by sync order by finished_at desc) = 1 order by sync"
+        "select * from sync_runs "
+        "qualify row_number() over (partition by sync order by finished_at desc) = 1 order by sync"
     )
     names = [column[0] for column in cursor.description or ()]
     return [dict(zip(names, row, strict=True)) for row in cursor.fetchall()]
@@ -143,16 +175,17 @@ def apart(con: duckdb.DuckDBPyConnection, sync: str, segment: int | None, *, rem
     A difference is explained where the last sync counted as many changes as rejected or pending.
     """
     if segment is None:
-        return Apart({"missing": 0, "superfluous": 0, "unsettled": 0}, explained=True)
+        return Apart({"baseline": 0, "missing": 0, "superfluous": 0, "unsettled": 0}, explained=True)
     row = con.execute(
         f"""
         with wanted as ({MEMBERS}), baseline as (select identity from sync_baseline where sync = $sync)
-        select (select count(*) from (from wanted except from baseline)),
+        select (select count(*) from baseline),
+               (select count(*) from (from wanted except from baseline)),
                (select count(*) from (from baseline except from wanted)),
                coalesce((select arg_max(rejected + pending, finished_at) from sync_runs where sync = $sync), 0)
         """,
         {"segment": segment, "sync": sync},
     ).fetchone()
-    missing, superfluous, unsettled = (int(value) for value in row or (0, 0, 0))
-    numbers = {"missing": missing, "superfluous": superfluous, "unsettled": unsettled}
+    held, missing, superfluous, unsettled = (int(value) for value in row or (0, 0, 0, 0))
+    numbers = {"baseline": held, "missing": missing, "superfluous": superfluous, "unsettled": unsettled}
     return Apart(numbers, explained=missing + (superfluous if remove else 0) <= unsettled)

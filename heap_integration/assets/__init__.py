@@ -1,0 +1,1 @@
+"""How each family of assets is built for one environment."""

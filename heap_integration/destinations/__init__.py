@@ -1,0 +1,1 @@
+"""The systems that members, profiles and events go to, one file each."""

@@ -1,0 +1,169 @@
+"""Sends the pending events of some days to Heap and keeps what became of them."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Collection, Iterator, Sequence
+from dataclasses import dataclass, field
+from datetime import date
+
+from heap_integration.delivery.engine import Patience, Tally, deliver
+from heap_integration.delivery.ledger import Ledger, settle
+from heap_integration.delivery.pace import Pace
+from heap_integration.delivery.records import (
+    BatchRejected,
+    Limits,
+    NotAuthorised,
+    Outcome,
+    Record,
+    RetryLater,
+    Status,
+    Window,
+)
+from heap_integration.events.prepare import Preparer, Refused
+from heap_integration.heap.events_api import (
+    BATCH_EVENTS,
+    EventsApi,
+    HeapBusy,
+    HeapRefused,
+    HeapRejected,
+    HeapUnavailable,
+)
+from heap_integration.store import Store
+from heap_integration.warehouse import Warehouse
+from heap_integration.warehouse.events import pending_events, settle_events
+
+FLOW = "events"
+CHUNK_ROWS = 50_000
+STATUSES = {"rejected": Status.REJECTED, "suppressed": Status.SUPPRESSED}
+COLUMNS = (
+    "event_key",
+    "message_id",
+    "type",
+    "name",
+    "user_id",
+    "anonymous_id",
+    "timestamp",
+    "properties",
+    "traits",
+    "context",
+)
+
+
+class EventSender:
+    """Heap's bulk track API as the delivery engine sees it.
+
+    One request at a time, so that nobody's events arrive out of order.
+    """
+
+    def __init__(self, api: EventsApi, *, per_minute: int, per_minute_per_identity: int) -> None:
+        self.api = api
+        windows = (Window(per_minute, 60.0), Window(per_minute_per_identity, 60.0, per_key=True))
+        self.limits = Limits(
+            batch_records=BATCH_EVENTS, windows=tuple(window for window in windows if window.records > 0)
+        )
+
+    def send(self, batch: Sequence[Record]) -> Sequence[Outcome]:
+        """Send a batch; see ``Sender.send``."""
+        try:
+            self.api.track([record.payload for record in batch])
+        except HeapBusy as error:
+            raise RetryLater(str(error), after=error.after, busy=True) from error
+        except HeapUnavailable as error:
+            raise RetryLater(str(error)) from error
+        except HeapRejected as error:
+            raise BatchRejected(str(error)) from error
+        except HeapRefused as error:
+            raise NotAuthorised(str(error)) from error
+        return [Outcome(record.key, Status.ACCEPTED) for record in batch]
+
+
+@dataclass
+class Outbound:
+    """The events of one environment on their way to Heap.
+
+    ``withheld_sources`` names the sources whose stream is switched off; it is asked again before
+    each batch, and a change stops the delivery.
+    """
+
+    warehouse: Warehouse
+    store: Store
+    sender: EventSender
+    preparer: Preparer
+    withheld_sources: Callable[[], Collection[str]] = frozenset
+    notes: Counter[str] = field(default_factory=Counter)
+
+    @property
+    def ledger(self) -> Ledger:
+        """The ledger of all events of the environment."""
+        return Ledger(self.store, FLOW)
+
+    @property
+    def pace(self) -> Pace:
+        """Heap's windows, over all processes."""
+        return Pace(self.store, FLOW, self.sender.limits.windows)
+
+    def settle(self) -> None:
+        """Bring the outcomes that a run left behind, dead or alive, into the warehouse."""
+        settle(self.ledger, self.warehouse, settle_events)
+
+    def send(
+        self,
+        first: date,
+        last: date,
+        *,
+        resend: bool = False,
+        patience: Patience | None = None,
+        progress: Callable[[Tally], None] = lambda _: None,
+    ) -> Tally:
+        """Send the pending events of the UTC days ``first`` to ``last``, both included.
+
+        With ``resend`` those that were acknowledged go out again, under the same idempotency keys. One
+        process at a time sends an environment's events; another one waits.
+
+        Raises:
+            DeliveryStopped: Heap stayed out of reach or refuses the request; the rest is pending.
+        """
+        with self.store.exclusive(FLOW, None):
+            self.settle()
+            withheld = frozenset(self.withheld_sources())
+            try:
+                return deliver(
+                    self._items(first, last, withheld, resend),
+                    self.sender,
+                    self.ledger,
+                    pace=self.pace,
+                    go_on=lambda: frozenset(self.withheld_sources()) == withheld,
+                    patience=patience,
+                    progress=progress,
+                )
+            finally:
+                self.settle()
+
+    def _items(self, first: date, last: date, withheld: frozenset[str], resend: bool) -> Iterator[Record | Outcome]:
+        after = 0
+        while True:
+            with self.warehouse.read() as con:
+                events = pending_events(
+                    con,
+                    first=first,
+                    last=last,
+                    after=after,
+                    rows=CHUNK_ROWS,
+                    without_sources=withheld,
+                    resend=resend,
+                )
+            if not events.num_rows:
+                return
+            after = events.column("seq")[-1].as_py()
+            for batch in events.to_batches(max_chunksize=BATCH_EVENTS):
+                yield from map(self._item, zip(*(batch.column(name).to_pylist() for name in COLUMNS), strict=True))
+
+    def _item(self, row: tuple[object, ...]) -> Record | Outcome:
+        key: bytes = row[0]  # type: ignore[assignment]
+        prepared = self.preparer.prepare(row)
+        if isinstance(prepared, Refused):
+            return Outcome(key, STATUSES[prepared.status], prepared.reason)
+        if prepared.notes:
+            self.notes.update(prepared.notes)
+        return Record(key, prepared.payload, prepared.identity, len(prepared.payload))

@@ -1,0 +1,1 @@
+"""Heap's own surfaces."""

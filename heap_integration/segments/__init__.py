@@ -1,0 +1,1 @@
+"""Memberships: where they come from and how far a destination is from them."""

@@ -1,0 +1,61 @@
+"""Where an environment stands, in numbers."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import Any
+
+from heap_integration.delivery.ledger import Ledger
+from heap_integration.delivery.pace import Pace
+from heap_integration.delivery.records import Window
+from heap_integration.events.outbound import FLOW
+from heap_integration.hub import Hub, sync_name
+from heap_integration.landing import waiting
+from heap_integration.segments.heap_segments import waiting_pages
+from heap_integration.warehouse.events import reasons
+from heap_integration.warehouse.memberships import acknowledged_changes, baseline_size, last_runs
+
+
+def read_status(hub: Hub) -> dict[str, Any]:
+    """Return counts since the beginning, reasons, the last sync of each segment, and the quota used."""
+    balance = hub.balance()
+    with hub.warehouse.read() as con:
+        why = reasons(con)
+        runs = {str(run["sync"]): run for run in last_runs(con)}
+        added, removed = acknowledged_changes(con)
+        held = baseline_size(con)
+    heap = hub.environment.heap
+    window = Window(heap.events_per_minute, 60.0)
+    month = datetime.now(UTC).replace(day=1, hour=0, minute=0, second=0, microsecond=0)
+    return {
+        "environment": hub.environment.name,
+        "events": balance.numbers,
+        "faults": balance.faults,
+        "reasons": [{"outcome": outcome, "reason": reason, "rows": rows} for outcome, reason, rows in why],
+        "segments": [
+            _segment(segment.name, destination, runs.get(sync_name(segment)))
+            for segment in hub.environment.segments
+            for destination in segment.sync_to
+        ],
+        "quota": {
+            "events_per_minute": heap.events_per_minute,
+            "events_last_minute": Pace(hub.store, FLOW, [window]).used(window),
+            "events_this_month": Ledger(hub.store, FLOW).sent_since(month.timestamp()),
+        },
+        "members": {"added": added, "removed": removed, "now": held},
+        "waiting": {
+            "landed segments": len(waiting(hub.landing)),
+            "files": len(hub.new_files()),
+            "segment pages": waiting_pages(hub.store)[0],
+        },
+    }
+
+
+def _segment(name: str, destination: str, run: dict[str, Any] | None) -> dict[str, Any]:
+    numbers = ("added", "removed", "unchanged", "rejected", "pending")
+    return {
+        "segment": name,
+        "destination": destination,
+        "finished_at": run["finished_at"].isoformat(" ", "seconds") if run else None,
+        **{number: run[number] if run else 0 for number in numbers},
+    }
