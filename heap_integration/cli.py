@@ -135,14 +135,14 @@ def send_events(
 ) -> None:
     """Load a file of events and send what is pending on its days to Heap; a line is loaded and sent once."""
     from heap_integration.delivery.engine import DeliveryStopped
-    from heap_integration.events.loading import file_mark, load_file
+    from heap_integration.events.loading import file_mark
     from heap_integration.heap.events_api import EventsApi
     from heap_integration.warehouse.events import origin_counts, origin_reasons
 
     rules, chosen = _mapping(mapping), _preset(preset)
     stopped = ""
     with _hub(environment) as hub, _progress(as_json) as say:
-        load_file(hub.warehouse, file, rules, lambda so_far: say(f"loaded {so_far.read:,} lines"))
+        hub.load_file(file, rules, lambda so_far: say(f"loaded {so_far.read:,} lines"))
         mark = file_mark(file, rules)
         with hub.warehouse.read() as con:
             before = origin_counts(con, mark)
@@ -272,6 +272,7 @@ def demo(
     data: Annotated[Path | None, typer.Option(help="Your own events instead of the demo's.", exists=True)] = None,
     mapping: MappingOption = None,
     ends: Annotated[str, typer.Option(help="When the demo's own events end: today, a date, or as-recorded.")] = "today",
+    receiver_port: Annotated[int, typer.Option(help="Where the receiver listens.", min=1, max=65535)] = 8480,
 ) -> None:
     """Run both flows on real input against the sandbox, with the Dagster UI."""
     from heap_integration.demo import Demo, DemoFailed
@@ -280,7 +281,9 @@ def demo(
         _end(USAGE, f"--days is {days!r}: allowed are a number of days and all")
     try:
         number = None if days == "all" else int(days)
-        Demo(find_root(), days=number, ends=ends, data=data, mapping=mapping, out=out).run(once=once)
+        Demo(find_root(), days=number, ends=ends, data=data, mapping=mapping, receiver_port=receiver_port, out=out).run(
+            once=once
+        )
     except DemoFailed as failed:
         _end(FAILURE, str(failed))
 

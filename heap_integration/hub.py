@@ -20,6 +20,7 @@ from heap_integration.events.loading import file_mark, load_file, load_landed
 from heap_integration.events.mapping import Mapping as ColumnMapping
 from heap_integration.events.mapping import load_mapping
 from heap_integration.events.outbound import EventSender, Outbound
+from heap_integration.events.flatten import Preset
 from heap_integration.events.prepare import Preparer, PrepareSettings
 from heap_integration.heap.events_api import EventsApi
 from heap_integration.segments.sync import SegmentSync as Sync
@@ -28,6 +29,7 @@ from heap_integration.warehouse import Warehouse
 from heap_integration.warehouse.events import Balance, Loaded, balance, resume_point
 from heap_integration.warehouse.memberships import Apart, apart, segment_ids
 
+LOADING = "loading"
 # What stands for the switches of an environment that can't be read any more: nothing is on.
 EVERYTHING_OFF = frozenset({"*"})
 
@@ -66,26 +68,37 @@ class Hub:
         return Path(self.environment.landing)
 
     def load(self, progress: Callable[[Loaded], None] = lambda _: None) -> Loaded:
-        """Bring everything that waits, landed or in files, into the warehouse."""
-        total = load_landed(self.warehouse, self.landing, progress)
-        for path, mapping in self.files():
-            total += load_file(self.warehouse, path, mapping, progress)
+        """Bring everything that waits, landed or in files, into the warehouse; one process at a time does."""
+        with self.store.exclusive(LOADING):
+            total = load_landed(self.warehouse, self.landing, progress)
+            for source, path, mapping in self._files():
+                total += load_file(self.warehouse, path, mapping, progress, source=source)
         return total
+
+    def load_file(
+        self, path: Path, mapping: ColumnMapping | None, progress: Callable[[Loaded], None] = lambda _: None
+    ) -> Loaded:
+        """Bring one file into the warehouse."""
+        with self.store.exclusive(LOADING):
+            return load_file(self.warehouse, path, mapping, progress)
 
     def files(self) -> Iterator[tuple[Path, ColumnMapping | None]]:
         """Yield the files of the enabled file sources with their mappings, in order of their names."""
+        return ((path, mapping) for _, path, mapping in self._files())
+
+    def _files(self) -> Iterator[tuple[str, Path, ColumnMapping | None]]:
         for source in self.environment.sources.files:
             if source.enabled:
                 mapping = load_mapping(Path(source.mapping)) if source.mapping else None
                 for path in files_of(source):
-                    yield path, mapping
+                    yield source.name, path, mapping
 
     def new_files(self) -> list[Path]:
         """Return the files that aren't wholly in the warehouse yet."""
         with self.warehouse.read() as con:
             return [path for path, mapping in self.files() if resume_point(con, file_mark(path, mapping)) is not None]
 
-    def preparer(self, preset: str | None = None) -> Preparer:
+    def preparer(self, preset: Preset | None = None) -> Preparer:
         """Return what turns events into Heap's form by this environment's rules."""
         return Preparer(prepare_settings(self.environment, preset))
 
@@ -98,7 +111,7 @@ class Hub:
             per_minute_per_identity=heap.events_per_minute_per_identity,
         )
 
-    def outbound(self, api: EventsApi, preset: str | None = None) -> Outbound:
+    def outbound(self, api: EventsApi, preset: Preset | None = None) -> Outbound:
         """Return the delivery of events to Heap."""
         return Outbound(self.warehouse, self.store, self.event_sender(api), self.preparer(preset), switched_off(self))
 
@@ -173,7 +186,7 @@ def files_of(source: FileSource) -> list[Path]:
     return sorted(path.parent.glob(path.name)) if path.parent.is_dir() else []
 
 
-def prepare_settings(environment: Environment, preset: str | None = None) -> PrepareSettings:
+def prepare_settings(environment: Environment, preset: Preset | None = None) -> PrepareSettings:
     """Return an environment's rules for events, with another preset where one is named."""
     privacy, events = environment.privacy, environment.events
     return PrepareSettings(

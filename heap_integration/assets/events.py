@@ -1,6 +1,6 @@
 """Events into Heap: what was received, what is pending by day, what was sent."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
 from typing import TYPE_CHECKING
@@ -89,7 +89,11 @@ def _assets(env: Environment, partitions: dg.DailyPartitionsDefinition) -> list[
     )
     def product_events(context: dg.AssetExecutionContext, store: StoreResource) -> None:
         with store.hub(env) as hub:
-            loaded = hub.load(lambda so_far: context.log.info(_loaded_words(so_far)))
+            try:
+                loaded = hub.load(lambda so_far: context.log.info(_loaded_words(so_far)))
+            except ValueError as error:
+                # A file or a mapping that can't be read doesn't mend itself.
+                raise dg.Failure(str(error), allow_retries=False) from error
             context.log.info(f"done: {_loaded_words(loaded)}")
             days = _days_of(context, hub)
             with hub.warehouse.read() as con:
@@ -124,24 +128,26 @@ def _assets(env: Environment, partitions: dg.DailyPartitionsDefinition) -> list[
         with store.hub(env) as hub:
             before = _days_of(context, hub)
             tally = _send(context, hub, heap, config, list(before))
-            for key, day in _days_of(context, hub).items():
-                sent = day.accepted - before[key].accepted
-                context.add_asset_metadata(
-                    {
-                        **counts(
-                            row_count=day.read,
-                            read=day.read,
-                            sent=sent,
-                            unchanged=day.accepted - sent,
-                            rejected=day.rejected,
-                            suppressed=day.suppressed,
-                            pending=day.pending,
-                            batches=tally.batches,
-                        ),
-                        **({"reasons": reasons_table(tally.reasons)} if tally.reasons else {}),
-                    },
-                    partition_key=key,
+            days = _days_of(context, hub)
+            sent = {key: max(day.accepted - before[key].accepted, 0) for key, day in days.items()}
+            run = counts(batches=tally.batches)
+            if config.resend:
+                run |= counts(resent_in_this_run=max(tally.accepted - sum(sent.values()), 0))
+            if tally.stopped:
+                run["stopped"] = dg.MetadataValue.text(tally.stopped)
+            if tally.reasons:
+                run["reasons"] = reasons_table(tally.reasons)
+            for key, day in days.items():
+                numbers = counts(
+                    row_count=day.read,
+                    read=day.read,
+                    sent=sent[key],
+                    unchanged=day.accepted - sent[key],
+                    rejected=day.rejected,
+                    suppressed=day.suppressed,
+                    pending=day.pending,
                 )
+                context.add_asset_metadata({**numbers, **run}, partition_key=key)
 
     return [*sources, product_events, outbound_event_batches]
 
@@ -239,8 +245,8 @@ def _hourly(env: Environment, job: "UnresolvedAssetJob") -> dg.ScheduleDefinitio
     def hourly_events(context: dg.ScheduleEvaluationContext, store: StoreResource) -> Iterator[dg.RunRequest]:
         hour = context.scheduled_execution_time.astimezone(UTC)
         with store.hub(env) as hub:
-            days = {*_pending(hub), hour.date()}
-        for first, last in day_ranges(days, env.days_per_run, env.start_date):
+            days = {*_pending(env, hub), hour.date()}
+        for first, last in day_ranges(_with_partition(env, days), env.days_per_run):
             yield _range_request(env, first, last, f"{hour.isoformat()}/{first}")
 
     return hourly_events
@@ -257,7 +263,7 @@ def _pending_sensor(env: Environment, job: "UnresolvedAssetJob") -> dg.SensorDef
     )
     def pending_events(context: dg.SensorEvaluationContext, store: StoreResource) -> dg.SensorResult | dg.SkipReason:
         with store.hub(env) as hub:
-            pending = _pending(hub)
+            pending = _pending(env, hub)
             arrivals = [path.name for path in waiting(hub.landing)]
             files = sorted(f"{path}:{path.stat().st_mtime_ns}" for path, _ in hub.files())
             noticed = orjson.dumps(
@@ -273,18 +279,25 @@ def _pending_sensor(env: Environment, job: "UnresolvedAssetJob") -> dg.SensorDef
                 days.add(datetime.now(UTC).date())
             requests = [
                 _range_request(env, first, last, None)
-                for first, last in day_ranges(days, env.days_per_run, env.start_date)
+                for first, last in day_ranges(_with_partition(env, days), env.days_per_run)
             ]
             return dg.SensorResult(run_requests=requests, cursor=noticed)
 
     return pending_events
 
 
-def _pending(hub: "Hub") -> dict[date, tuple[int, int]]:
+def _pending(env: Environment, hub: "Hub") -> dict[date, tuple[int, int]]:
     from heap_integration.hub import switched_off
 
     with hub.warehouse.read() as con:
-        return pending_days(con, sorted(switched_off(hub)()))
+        days = pending_days(con, sorted(switched_off(hub)()))
+    return {day: days[day] for day in sorted(_with_partition(env, days))}
+
+
+def _with_partition(env: Environment, days: Iterable[date]) -> set[date]:
+    """Leave out days before the first partition, and those to come: a wrong clock's event waits for its day."""
+    today = datetime.now(UTC).date()
+    return {day for day in days if env.start_date <= day <= today}
 
 
 def _range_request(env: Environment, first: date, last: date, run_key: str | None) -> dg.RunRequest:
@@ -298,11 +311,11 @@ def _range_request(env: Environment, first: date, last: date, run_key: str | Non
     return dg.RunRequest(run_key=run_key, tags=tags)
 
 
-def day_ranges(days: set[date], most: int | str, start: date) -> list[tuple[date, date]]:
-    """Cut days into runs of neighbouring days, each at most ``most`` long; days before ``start`` have no partition."""
+def day_ranges(days: set[date], most: int | str) -> list[tuple[date, date]]:
+    """Cut days into runs of neighbouring days, each at most ``most`` long (or "all")."""
     longest = len(days) if most == "all" else int(most)
     ranges: list[tuple[date, date]] = []
-    for day in sorted(day for day in days if day >= start):
+    for day in sorted(days):
         if ranges and (day - ranges[-1][1]).days == 1 and (day - ranges[-1][0]).days < longest:
             ranges[-1] = (ranges[-1][0], day)
         else:

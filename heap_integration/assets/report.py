@@ -11,7 +11,7 @@ import dagster as dg
 WIDTH, HEIGHT, GAP = 560, 120, 2
 
 
-def counts(**values: int) -> dict[str, dg.MetadataValue]:  # type: ignore[type-arg]
+def counts(**values: int) -> dict[str, dg.MetadataValue]:
     """Return counts as metadata; ``row_count`` becomes Dagster's own."""
     return {
         "dagster/row_count" if name == "row_count" else name: dg.MetadataValue.int(value)
@@ -19,14 +19,14 @@ def counts(**values: int) -> dict[str, dg.MetadataValue]:  # type: ignore[type-a
     }
 
 
-def reasons_table(reasons: Mapping[str, int]) -> dg.MetadataValue:  # type: ignore[type-arg]
+def reasons_table(reasons: Mapping[str, int]) -> dg.MetadataValue:
     """Return why rows were not sent, most frequent first."""
     rows = sorted(reasons.items(), key=lambda item: -item[1])[:20]
     lines = [f"| {count:,} | {_cell(reason)} |" for reason, count in rows]
     return dg.MetadataValue.md("\n".join(["| rows | reason |", "|---:|---|", *lines]))
 
 
-def bars(title: str, series: Sequence[tuple[str, int]]) -> dg.MetadataValue:  # type: ignore[type-arg]
+def bars(title: str, series: Sequence[tuple[str, int]]) -> dg.MetadataValue:
     """Return a bar chart of a few labelled numbers as a picture inside markdown."""
     highest = max((value for _, value in series), default=0) or 1
     step = WIDTH / max(len(series), 1)

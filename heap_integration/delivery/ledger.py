@@ -62,7 +62,7 @@ class Ledger:
             if outcome.status is not Status.ACCEPTED
         ]
         with self.store.begin() as connection:
-            number = connection.execute(insert(ledger_batches).values(row)).inserted_primary_key[0]
+            number = connection.execute(insert(ledger_batches).values(row).returning(ledger_batches.c.id)).scalar_one()
             if exceptions:
                 connection.execute(insert(ledger_reasons), [{"batch_id": number, **row} for row in exceptions])
 

@@ -86,7 +86,7 @@ class Pace:
                 return Grant([], list(records), room_at - now)
             keys = Counter(crc32(record.pace_key.encode()) for record in fitting if record.pace_key is not None)
             row = {"limiter": self.name, "at": now, "records": len(fitting), "keys": _packed(keys)}
-            number = connection.execute(insert(rate_grants).values(row)).inserted_primary_key[0]
+            number = connection.execute(insert(rate_grants).values(row).returning(rate_grants.c.id)).scalar_one()
         self._see(number, _Seen(now, len(fitting), keys))
         return Grant(fitting, held, wait, closed, number)
 

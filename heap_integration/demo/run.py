@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import signal
 import sys
 import time
 from collections.abc import Mapping
@@ -20,14 +21,12 @@ from heap_integration.demo.clickstream import Click, fetch, read_clicks, write_d
 from heap_integration.demo.services import DemoFailed, Services
 from heap_integration.demo.world import World
 from heap_integration.environment import Environment, load_environment, read_variables
-from heap_integration.events.loading import load_file
 from heap_integration.events.mapping import load_mapping
 from heap_integration.hub import Hub, open_hub
 from heap_integration.status import read_status
 from heap_integration.warehouse.events import day_counts, event_days
 
 NAME = "sandbox"
-RECEIVER = "http://127.0.0.1:8480"
 DAGSTER = "http://127.0.0.1:3000"
 DOCS = "http://127.0.0.1:8490"
 # An hour of Heap's budget is 900,000 events; who sends more watches the UI instead.
@@ -42,17 +41,27 @@ class Demo:
     """
 
     def __init__(
-        self, root: Path, *, days: int | None, ends: str, data: Path | None, mapping: Path | None, out: Console
+        self,
+        root: Path,
+        *,
+        days: int | None,
+        ends: str,
+        data: Path | None,
+        mapping: Path | None,
+        receiver_port: int,
+        out: Console,
     ) -> None:
         self.root = root
         self.days = days
         self.ends = ends
         self.data = data
         self.mapping = load_mapping(mapping) if mapping else None
+        self.receiver = f"http://127.0.0.1:{receiver_port}"
         self.out = out
         self.folder = root / "data" / "demo"
         self.services = Services(self.folder / "logs")
         self._days = (date.min, date.max)
+        self._status = out.status("starting …")
 
     def run(self, *, once: bool) -> None:
         """Run both flows; with ``once`` end when they are through, else leave everything running.
@@ -60,20 +69,23 @@ class Demo:
         Raises:
             DemoFailed: something didn't start, or the counts don't add up at both ends.
         """
+        for ending in (signal.SIGTERM, signal.SIGHUP):
+            signal.signal(ending, signal.default_int_handler)
         self.folder.mkdir(parents=True, exist_ok=True)
-        clicks = self._clicks()
         try:
-            self._start_services(ui=not once)
-            with open_hub(self.environment, self.variables) as hub:
+            with self._status, open_hub(self.environment, self.variables) as hub:
+                clicks = self._clicks()
+                self._start_services(ui=not once)
                 before = read_status(hub)
                 self._say("Userflow's users and Heap's segments are being set up")
-                self.world.settle_in(clicks, f"{RECEIVER}/userflow")
+                self.world.settle_in(clicks, f"{self.receiver}/userflow")
                 ranges = self._load_data(hub)
-                first = self.world.sync_segments(clicks, self._now, f"{RECEIVER}/heap/segments")
+                first = self.world.sync_segments(clicks, self._now, f"{self.receiver}/heap/segments")
                 self._deliver(hub, ranges, once=once)
                 if first:
-                    self.world.sync_segments(clicks, self._now, f"{RECEIVER}/heap/segments")
+                    self.world.sync_segments(clicks, self._now, f"{self.receiver}/heap/segments")
                     self._deliver(hub, [], once=once)
+            with open_hub(self.environment, self.variables) as hub:
                 self._report(hub, before)
             if not once:
                 self._stay()
@@ -123,14 +135,14 @@ class Demo:
             "sandbox", [command, "sandbox", "--port", port, "--state", self.folder / "sandbox.db"], environ, heap
         )
         self.services.start(
-            "receiver", [command, "receive", "-e", NAME, "--port", RECEIVER.rpartition(":")[2]], {}, RECEIVER
+            "receiver", [command, "receive", "-e", NAME, "--port", self.receiver.rpartition(":")[2]], {}, self.receiver
         )
         home = self._dagster_home()
         dagster = Path(sys.executable).with_name("dagster")
         # Several processes that make a new instance's tables at once fail.
         self.services.start("dagster-instance", [dagster, "instance", "info"], home)
         self.services.wait_for("sandbox", f"{heap}/_state", 30)
-        self.services.wait_for("receiver", f"{RECEIVER}/health", 30)
+        self.services.wait_for("receiver", f"{self.receiver}/health", 30)
         self.services.finish("dagster-instance")
         if ui:
             address = ["-h", "127.0.0.1", "-p", DAGSTER.rpartition(":")[2]]
@@ -164,7 +176,7 @@ class Demo:
             first, last = self._days
             return [(first, max(last, today))] if self.ends == "today" else [(first, last), (today, today)]
         self._say(f"{self.data.name} is being loaded")
-        load_file(hub.warehouse, self.data, self.mapping, lambda so_far: self._say(f"{so_far.read:,} lines are loaded"))
+        hub.load_file(self.data, self.mapping, lambda so_far: self._say(f"{so_far.read:,} lines are loaded"))
         with hub.warehouse.read() as con:
             found = event_days(con)
         first, last = found or (today, today)
@@ -178,7 +190,7 @@ class Demo:
             self._watch(hub, ranges)
             return
         home = self._dagster_home()
-        dagster = [Path(sys.executable).with_name("dagster"), "asset", "materialize"]
+        dagster: list[str | Path] = [Path(sys.executable).with_name("dagster"), "asset", "materialize"]
         dagster += ["-m", "heap_integration.definitions", "-a", NAME, "--select"]
         self._say("Dagster is materializing the segments" + (" and the days" if ranges else ""))
         both = f'key:"{NAME}/heap_segments/*" or key:"{NAME}/userflow_segments/*"'
@@ -256,5 +268,4 @@ class Demo:
             time.sleep(POLL_SECONDS)
 
     def _say(self, words: str) -> None:
-        if self.out.is_terminal:
-            self.out.print(f"[dim]{words} …[/]")
+        self._status.update(f"{words} …")

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 from datetime import UTC, datetime
+from functools import partial
 from hashlib import blake2b
 from pathlib import Path
+
+import pyarrow as pa
 
 from heap_integration.events.mapping import Mapping
 from heap_integration.events.sources.files import Chunk, fingerprint, read_file
@@ -22,11 +26,14 @@ def load_file(
     path: Path,
     mapping: Mapping | None,
     progress: Callable[[Loaded], None] = lambda _: None,
+    *,
+    source: str | None = None,
 ) -> Loaded:
     """Load what of a file isn't in the warehouse yet, in pieces that are whole or not there.
 
     A file that was loaded before, under any name, is not read again; one that has changed is read
-    whole, and its known events count as duplicates.
+    whole, and its known events count as duplicates. ``source`` is the switch that holds its events back,
+    whatever source they name themselves.
     """
     mark = file_mark(path, mapping)
     with warehouse.read() as con:
@@ -35,6 +42,8 @@ def load_file(
     if after_line is None:
         return Loaded()
     chunks = read_file(path, mapping, received_at=datetime.now(UTC), after_line=after_line, chunk_rows=CHUNK_ROWS)
+    if source is not None:
+        chunks = map(partial(_under, source), chunks)
     return _load(warehouse, chunks, origin=origin, mark=mark, last_line=after_line, progress=progress)
 
 
@@ -56,6 +65,13 @@ def load_landed(warehouse: Warehouse, folder: Path, progress: Callable[[Loaded],
             )
         segment.unlink()
     return total
+
+
+def _under(source: str, chunk: Chunk) -> Chunk:
+    events = chunk.events
+    column = events.schema.get_field_index("source")
+    named = pa.repeat(source, events.num_rows)
+    return replace(chunk, events=events.set_column(column, events.schema.field(column), named))
 
 
 def _load(

@@ -41,9 +41,6 @@ class Mapping(BaseModel):
     identical_rows: Literal["merge", "keep"] = "merge"
     properties: Literal["*"] | tuple[str, ...] = "*"
     source: str = "file"
-    shift_to: Literal["today"] | None = Field(
-        default=None, description="for demonstrations: move the newest event to today; read by the demo alone"
-    )
 
     @model_validator(mode="after")
     def _has_user(self) -> Mapping:

@@ -20,7 +20,7 @@ from heap_integration.delivery.records import (
     Status,
     Window,
 )
-from heap_integration.events.prepare import Preparer, Refused
+from heap_integration.events.prepare import ROW_COLUMNS, PreparedRow, Preparer, Refused
 from heap_integration.heap.events_api import (
     BATCH_EVENTS,
     EventsApi,
@@ -36,18 +36,6 @@ from heap_integration.warehouse.events import pending_events, settle_events
 FLOW = "events"
 CHUNK_ROWS = 50_000
 STATUSES = {"rejected": Status.REJECTED, "suppressed": Status.SUPPRESSED}
-COLUMNS = (
-    "event_key",
-    "message_id",
-    "type",
-    "name",
-    "user_id",
-    "anonymous_id",
-    "timestamp",
-    "properties",
-    "traits",
-    "context",
-)
 
 
 class EventSender:
@@ -157,10 +145,10 @@ class Outbound:
                 return
             after = events.column("seq")[-1].as_py()
             for batch in events.to_batches(max_chunksize=BATCH_EVENTS):
-                yield from map(self._item, zip(*(batch.column(name).to_pylist() for name in COLUMNS), strict=True))
+                yield from map(self._item, zip(*(batch.column(name).to_pylist() for name in ROW_COLUMNS), strict=True))
 
-    def _item(self, row: tuple[object, ...]) -> Record | Outcome:
-        key: bytes = row[0]  # type: ignore[assignment]
+    def _item(self, row: PreparedRow) -> Record | Outcome:
+        key = row[0]
         prepared = self.preparer.prepare(row)
         if isinstance(prepared, Refused):
             return Outcome(key, STATUSES[prepared.status], prepared.reason)

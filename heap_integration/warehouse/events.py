@@ -44,7 +44,7 @@ order by seq
 IS_PENDING = """
 seq > $after
 and event_day between $first and $last
-and not list_contains($without, source)
+and not list_has_any($without, [source, '*'])
 and ($resend or not exists (
     select 1 from event_outcomes as outcome where outcome.seq = event.seq and outcome.seq > $after
 ))
@@ -184,7 +184,10 @@ def pending_events(
     without_sources: Collection[str] = (),
     resend: bool = False,
 ) -> pa.Table:
-    """Return the next events without an outcome, in the order of their arrival, as one Arrow table."""
+    """Return the next events without an outcome, in the order of their arrival, as one Arrow table.
+
+    ``*`` in ``without_sources`` stands for every source.
+    """
     asked = {"first": first, "last": last, "after": after, "without": list(without_sources), "resend": resend}
     found = con.execute(UNTIL.format(pending=IS_PENDING), {**asked, "rows": rows}).fetchone()
     until = found[0] if found and found[0] is not None else after
@@ -207,7 +210,7 @@ def pending_days(con: duckdb.DuckDBPyConnection, without_sources: Sequence[str] 
     rows = con.execute(
         """
         select event_day, count(*), max(seq) from product_events as event
-        where not list_contains($without, source)
+        where not list_has_any($without, [source, '*'])
           and not exists (select 1 from event_outcomes as o where o.seq = event.seq)
         group by event_day order by event_day
         """,

@@ -96,9 +96,14 @@ class Project:
         (folder / f"{time.time_ns():019d}-1-00000000.ndjson").write_text("".join(f"{line}\n" for line in lines))
 
     def send(
-        self, first: date, last: date | None = None, *, resend: bool = False
+        self,
+        first: date,
+        last: date | None = None,
+        *,
+        resend: bool = False,
+        definitions: dg.Definitions | None = None,
     ) -> dg.ExecuteInProcessResult:
-        """Run ``send_events`` for a range of days."""
+        """Run ``send_events`` for a range of days, with what a location has loaded before if that is given."""
         batches = f"{NAME}__events__outbound_event_batches"
         return self.run(
             "send_events",
@@ -107,15 +112,18 @@ class Project:
                 "dagster/asset_partition_range_end": (last or first).isoformat(),
             },
             run_config={"ops": {batches: {"config": {"resend": resend}}}},
+            definitions=definitions,
         )
 
     def sync(self) -> dg.ExecuteInProcessResult:
         """Run ``sync_segments``."""
         return self.run("sync_segments")
 
-    def run(self, job: str, **options: Any) -> dg.ExecuteInProcessResult:
+    def run(
+        self, job: str, *, definitions: dg.Definitions | None = None, **options: Any
+    ) -> dg.ExecuteInProcessResult:
         """Run a job to its end, good or bad."""
-        return self.definitions.resolve_job_def(job).execute_in_process(
+        return (definitions or self.definitions).resolve_job_def(job).execute_in_process(
             instance=self.instance, raise_on_error=False, **options
         )
 

@@ -274,7 +274,7 @@ def test_no_json_makes_reading_fail(tmp_path: Path, calls: list[dict[str, Any]])
         ("data/github_events/2021-07-21-few-hours.jsonl.gz", "docs/mappings/github_events.yaml", 800),
         ("data/github_events/githubActivities-2016-07-07.jsonl.gz", "docs/mappings/github_events.yaml", 2000),
         ("data/ga4_merch_store_events/ga4_events.jsonl.gz", "docs/mappings/ga4.yaml", 24219),
-        ("data/retentioneering_ecom_synthetic/ecom.csv.gz", "environments/sandbox/mappings/ecom.yaml", 31106),
+        ("data/retentioneering_ecom_synthetic/ecom.csv.gz", "docs/mappings/ecom_parquet.yaml", 31106),
     ],
 )
 def test_real_files_are_read_completely(
