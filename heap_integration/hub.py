@@ -16,11 +16,11 @@ from heap_integration.environment import (
     SegmentSync,
     load_environment,
 )
+from heap_integration.events.flatten import Preset
 from heap_integration.events.loading import file_mark, load_file, load_landed
 from heap_integration.events.mapping import Mapping as ColumnMapping
 from heap_integration.events.mapping import load_mapping
 from heap_integration.events.outbound import EventSender, Outbound
-from heap_integration.events.flatten import Preset
 from heap_integration.events.prepare import Preparer, PrepareSettings
 from heap_integration.heap.events_api import EventsApi
 from heap_integration.segments.sync import SegmentSync as Sync

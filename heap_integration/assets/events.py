@@ -10,6 +10,7 @@ import orjson
 
 from heap_integration.assets.report import bars, counts, reasons_table
 from heap_integration.environment import Environment
+from heap_integration.events.days import day_ranges
 from heap_integration.landing import waiting
 from heap_integration.resources import HeapResource, StoreResource
 from heap_integration.warehouse.events import DayCounts, Loaded, day_counts, pending_days
@@ -309,15 +310,3 @@ def _range_request(env: Environment, first: date, last: date, run_key: str | Non
         "dagster/asset_partition_range_end": last.isoformat(),
     }
     return dg.RunRequest(run_key=run_key, tags=tags)
-
-
-def day_ranges(days: set[date], most: int | str) -> list[tuple[date, date]]:
-    """Cut days into runs of neighbouring days, each at most ``most`` long (or "all")."""
-    longest = len(days) if most == "all" else int(most)
-    ranges: list[tuple[date, date]] = []
-    for day in sorted(days):
-        if ranges and (day - ranges[-1][1]).days == 1 and (day - ranges[-1][0]).days < longest:
-            ranges[-1] = (ranges[-1][0], day)
-        else:
-            ranges.append((day, day))
-    return ranges

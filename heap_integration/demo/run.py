@@ -21,10 +21,11 @@ from heap_integration.demo.clickstream import Click, fetch, read_clicks, write_d
 from heap_integration.demo.services import DemoFailed, Services
 from heap_integration.demo.world import World
 from heap_integration.environment import Environment, load_environment, read_variables
+from heap_integration.events.days import day_ranges
 from heap_integration.events.mapping import load_mapping
 from heap_integration.hub import Hub, open_hub
 from heap_integration.status import read_status
-from heap_integration.warehouse.events import day_counts, event_days
+from heap_integration.warehouse.events import day_counts, pending_days
 
 NAME = "sandbox"
 DAGSTER = "http://127.0.0.1:3000"
@@ -178,11 +179,9 @@ class Demo:
         self._say(f"{self.data.name} is being loaded")
         hub.load_file(self.data, self.mapping, lambda so_far: self._say(f"{so_far.read:,} lines are loaded"))
         with hub.warehouse.read() as con:
-            found = event_days(con)
-        first, last = found or (today, today)
-        if self.days is not None:
-            first = max(first, last - timedelta(days=self.days - 1))
-        return [(first, last)] if last == today else [(first, last), (today, today)]
+            pending = pending_days(con)
+        first = max(pending) - timedelta(days=self.days - 1) if pending and self.days is not None else date.min
+        return day_ranges({today, *(day for day in pending if day >= first)}, "all")
 
     def _deliver(self, hub: Hub, ranges: list[tuple[date, date]], *, once: bool) -> None:
         self._wait_for_webhooks()

@@ -183,7 +183,7 @@ class _Walk:
 
     def _short(self, what: str, path: str, text: str) -> str:
         if self._too_long == "reject":
-            raise Unfit(f"the {what} of {path[:80]!r} has {len(text)} characters; Heap takes {LONGEST_TEXT}")
+            raise Unfit(f"the {what} of {path[:80]!r} is longer than the {LONGEST_TEXT} characters Heap takes")
         self.notes.append(f"cut:{what}")
         return text[:LONGEST_TEXT]
 

@@ -16,9 +16,8 @@ from heap_integration.events.sources.files import Chunk, fingerprint, read_file
 from heap_integration.events.sources.received import read_landing
 from heap_integration.landing import waiting
 from heap_integration.warehouse import Warehouse
+from heap_integration.warehouse.duck import PACKED_ROWS
 from heap_integration.warehouse.events import Loaded, load_chunk, origin_of, resume_point
-
-CHUNK_ROWS = 50_000
 
 
 def load_file(
@@ -41,7 +40,7 @@ def load_file(
         origin = origin_of(con, path.name, mark)
     if after_line is None:
         return Loaded()
-    chunks = read_file(path, mapping, received_at=datetime.now(UTC), after_line=after_line, chunk_rows=CHUNK_ROWS)
+    chunks = read_file(path, mapping, received_at=datetime.now(UTC), after_line=after_line, chunk_rows=PACKED_ROWS)
     if source is not None:
         chunks = map(partial(_under, source), chunks)
     return _load(warehouse, chunks, origin=origin, mark=mark, last_line=after_line, progress=progress)
@@ -54,7 +53,7 @@ def load_landed(warehouse: Warehouse, folder: Path, progress: Callable[[Loaded],
         with warehouse.read() as con:
             after_line = resume_point(con, segment.name)
         if after_line is not None:
-            chunks = (chunk for chunk in read_landing(segment, chunk_rows=CHUNK_ROWS) if chunk.last_line > after_line)
+            chunks = (chunk for chunk in read_landing(segment, chunk_rows=PACKED_ROWS) if chunk.last_line > after_line)
             total += _load(
                 warehouse,
                 chunks,
@@ -98,6 +97,8 @@ def _load(
                 unused=chunk.unused,
                 complete=False,
             )
+        # Without this two pieces are in memory while the next one is read.
+        del chunk
         progress(total)
     with warehouse.write() as con:
         con.execute(

@@ -203,7 +203,7 @@ class Preparer:
                 placeholder = identity
                 continue
             if len(identity) > LONGEST_IDENTITY:
-                raise _Unsent("rejected", f"the identity has {len(identity)} characters; Heap takes {LONGEST_IDENTITY}")
+                raise _Unsent("rejected", f"the identity is longer than the {LONGEST_IDENTITY} characters Heap takes")
             return identity, ("placeholder user id",) if placeholder else ()
         if placeholder:
             raise _Unsent("rejected", f"the identity {placeholder!r} stands for nobody")
@@ -223,7 +223,7 @@ class Preparer:
         if not name:
             raise _Unsent("rejected", "no event name")
         if self.settings.too_long == "reject":
-            raise _Unsent("rejected", f"the event name has {len(name)} characters; Heap takes {LONGEST_NAME}")
+            raise _Unsent("rejected", f"the event name is longer than the {LONGEST_NAME} characters Heap takes")
         return name[:LONGEST_NAME]
 
 

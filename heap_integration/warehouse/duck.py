@@ -15,6 +15,12 @@ if TYPE_CHECKING:
     import duckdb
 
 SCHEME = "duckdb:///"
+# How many rows DuckDB packs together. A load of as many is written once and as it is; smaller ones are
+# packed again when the next one comes, and larger ones cost memory.
+PACKED_ROWS = 61_440
+# What DuckDB would take for itself is most of the machine's memory and all of its cores. The hub's own
+# statements are short: a second thread doubles what they cost and makes hardly one of them faster.
+CONFIG: dict[str, str | bool | int | float | list[str]] = {"memory_limit": "128MB", "threads": 1}
 
 
 class WarehouseError(ValueError):
@@ -79,8 +85,14 @@ class Warehouse:
     def _connect(self, *, read_only: bool) -> duckdb.DuckDBPyConnection:
         import duckdb
 
-        connection = duckdb.connect(str(self.path), read_only=read_only)
-        connection.execute("set timezone = 'UTC'")
+        connection = duckdb.connect(config=CONFIG)
+        try:
+            path = str(self.path).replace("'", "''")
+            option = "read_only" if read_only else f"row_group_size {PACKED_ROWS}"
+            connection.execute(f"attach '{path}' as hub ({option}); use hub; set timezone = 'UTC'")
+        except duckdb.Error:
+            connection.close()
+            raise
         return connection
 
     @contextmanager

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date
 from typing import TYPE_CHECKING
@@ -11,21 +11,34 @@ if TYPE_CHECKING:
     import duckdb
     import pyarrow as pa
 
+# Only the keys are compared and sorted: whole events are carried past DuckDB's temporary tables untouched.
+KEYS = """
+create or replace temp table arriving_keys as
+select event_key::blob::uuid as event_key, row_number() over () as position from arriving
+"""
+
+REPEATED = """
+create or replace temp table repeated as
+select position from (
+    select position, event_key, row_number() over (partition by event_key order by position) as nth from arriving_keys
+)
+where nth > 1 or event_key in (
+    select event_key from product_events where event_key in (select event_key from arriving_keys)
+)
+"""
+
 LOAD = """
 insert into product_events
-select (select coalesce(max(seq), 0) from product_events) + row_number() over (order by line),
-       event_key, message_id, type, name, user_id, anonymous_id, timestamp, timestamp::date,
-       received_at, source, properties, traits, context, origin, line
-from (select *, row_number() over (partition by event_key order by line) as nth from chunk_events)
-where nth = 1
-  and event_key not in (
-      select event_key from product_events where event_key in (select event_key from chunk_events)
-  )
+select (select coalesce(max(seq), 0) from product_events) + row_number() over (),
+       event_key::blob::uuid, message_id, type, name, user_id, anonymous_id, timestamp, timestamp::date,
+       received_at, source, properties, traits, context, $origin, line
+from (select *, row_number() over () as position from arriving)
+where position not in (from repeated)
 """
 
 # Narrow columns first: to sort whole events for the sake of the first few thousand costs ten times as much.
 UNTIL = """
-select max(seq) from (
+select count(*), max(seq) from (
     select seq from product_events as event
     where {pending}
     order by seq
@@ -37,16 +50,18 @@ PENDING = """
 select seq, event_key::blob as event_key, message_id, type, name, user_id, anonymous_id,
        strftime(timestamp, '%Y-%m-%dT%H:%M:%S.%gZ') as timestamp, properties, traits, context
 from product_events as event
-where {pending} and seq <= $until
+where {pending}
 order by seq
 """
 
+# Both tables lie in the order of the sequence numbers, so that a range of them is read and nothing else.
 IS_PENDING = """
-seq > $after
+seq > $after and seq <= $until
 and event_day between $first and $last
-and not list_has_any($without, [source, '*'])
+and not list_contains($without, source)
 and ($resend or not exists (
-    select 1 from event_outcomes as outcome where outcome.seq = event.seq and outcome.seq > $after
+    select 1 from event_outcomes as outcome
+    where outcome.seq = event.seq and outcome.seq > $after and outcome.seq <= $until
 ))
 """
 
@@ -144,15 +159,11 @@ def load_chunk(
     An event that is known already, or stands twice in the piece, is counted as a duplicate.
     """
     con.register("arriving", events)
-    con.execute(
-        "create or replace temp table chunk_events as "
-        "select * replace (event_key::blob::uuid as event_key, ? as origin) from arriving",
-        [origin],
-    )
+    con.execute(KEYS)
+    con.execute(REPEATED)
+    inserted = con.execute(LOAD, {"origin": origin}).fetchone()
     con.unregister("arriving")
-    before = _count(con, "product_events")
-    con.execute(LOAD)
-    loaded = _count(con, "product_events") - before
+    loaded = int(inserted[0]) if inserted else 0
     con.register("refusals", refused)
     con.execute("insert into rejected_rows select ?, line, reason, raw, now()::timestamp from refusals", [origin])
     con.unregister("refusals")
@@ -188,10 +199,26 @@ def pending_events(
 
     ``*`` in ``without_sources`` stands for every source.
     """
-    asked = {"first": first, "last": last, "after": after, "without": list(without_sources), "resend": resend}
-    found = con.execute(UNTIL.format(pending=IS_PENDING), {**asked, "rows": rows}).fetchone()
-    until = found[0] if found and found[0] is not None else after
-    return con.execute(PENDING.format(pending=IS_PENDING), {**asked, "until": until}).to_arrow_table()
+    asked = {"first": first, "last": last, "without": list(without_sources), "resend": resend}
+    until = _until(con, asked, after, rows)
+    found = con.execute(PENDING.format(pending=IS_PENDING), {**asked, "after": after, "until": until})
+    return found.to_arrow_table()
+
+
+def _until(con: duckdb.DuckDBPyConnection, asked: Mapping[str, object], after: int, rows: int) -> int:
+    """Return the sequence number with which the next ``rows`` pending events end."""
+    newest = con.execute("select coalesce(max(seq), 0) from product_events").fetchone()
+    end = newest[0] if newest else 0
+    query = UNTIL.format(pending=IS_PENDING)
+    width, missing = rows, rows
+    while after < end and missing:
+        until = after + width
+        found = con.execute(query, {**asked, "after": after, "until": until, "rows": missing}).fetchone()
+        count, last = found or (0, None)
+        missing -= count
+        after = until if missing else last
+        width *= 2
+    return after
 
 
 def settle_events(con: duckdb.DuckDBPyConnection) -> None:
@@ -210,19 +237,13 @@ def pending_days(con: duckdb.DuckDBPyConnection, without_sources: Sequence[str] 
     rows = con.execute(
         """
         select event_day, count(*), max(seq) from product_events as event
-        where not list_has_any($without, [source, '*'])
+        where not list_contains($without, '*') and not list_contains($without, source)
           and not exists (select 1 from event_outcomes as o where o.seq = event.seq)
         group by event_day order by event_day
         """,
         {"without": list(without_sources)},
     ).fetchall()
     return {day: (count, seq) for day, count, seq in rows}
-
-
-def event_days(con: duckdb.DuckDBPyConnection) -> tuple[date, date] | None:
-    """Return the first and the last day that have events."""
-    row = con.execute("select min(event_day), max(event_day) from product_events").fetchone()
-    return None if row is None or row[0] is None else (row[0], row[1])
 
 
 @dataclass(frozen=True)

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import json
+import socket
+import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime, timedelta
 from functools import cached_property
@@ -16,6 +19,9 @@ import dagster as dg
 from heap_integration.build import build_environment
 from heap_integration.environment import Environment, load_environment
 from heap_integration.hub import Hub, open_hub
+from heap_integration.landing import LandingWriter
+from heap_integration.receiver import create_app
+from heap_integration.receiver.server import build_server
 from heap_integration_tests.support.sandbox import RunningSandbox
 
 NAME = "lab"
@@ -95,6 +101,26 @@ class Project:
         )
         (folder / f"{time.time_ns():019d}-1-00000000.ndjson").write_text("".join(f"{line}\n" for line in lines))
 
+    @contextmanager
+    def receiving(self) -> Iterator[str]:
+        """Serve the environment's receiver and yield where Heap's pages go."""
+        environment = self.sandbox.environment
+        with self.hub() as hub, socket.create_server(("127.0.0.1", 0)) as listener:
+            app = create_app(
+                store=hub.store,
+                landing=LandingWriter(hub.landing),
+                userflow_secret=environment.userflow_signing_secret.get_secret_value(),
+                segment_sync_secret=environment.heap_webhook_secret.get_secret_value(),
+            )
+            server = build_server(app)
+            thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
+            thread.start()
+            try:
+                yield f"http://127.0.0.1:{listener.getsockname()[1]}/heap/segments"
+            finally:
+                server.should_exit = True
+                thread.join()
+
     def send(
         self,
         first: date,
@@ -119,12 +145,12 @@ class Project:
         """Run ``sync_segments``."""
         return self.run("sync_segments")
 
-    def run(
-        self, job: str, *, definitions: dg.Definitions | None = None, **options: Any
-    ) -> dg.ExecuteInProcessResult:
+    def run(self, job: str, *, definitions: dg.Definitions | None = None, **options: Any) -> dg.ExecuteInProcessResult:
         """Run a job to its end, good or bad."""
-        return (definitions or self.definitions).resolve_job_def(job).execute_in_process(
-            instance=self.instance, raise_on_error=False, **options
+        return (
+            (definitions or self.definitions)
+            .resolve_job_def(job)
+            .execute_in_process(instance=self.instance, raise_on_error=False, **options)
         )
 
 

@@ -6,6 +6,7 @@ import threading
 import time
 from collections.abc import Callable
 from datetime import UTC, date, datetime, timedelta
+from itertools import pairwise
 
 import dagster as dg
 import pytest
@@ -13,7 +14,8 @@ import stamina
 from hypothesis import given
 from hypothesis import strategies as st
 
-from heap_integration.assets.events import SendConfig, day_ranges
+from heap_integration.assets.events import SendConfig
+from heap_integration.events.days import day_ranges
 from heap_integration_tests.assets.project import START, Project, flow_started, key, numbers, track
 
 PARTS = ("sent", "unchanged", "rejected", "suppressed", "pending")
@@ -164,10 +166,10 @@ def test_the_hourly_request_is_of_its_hour_and_holds_every_pending_day(project: 
         for hour in (4, 5)
     ]
 
-    assert [[asked_for(request) for request in ticked.run_requests] for ticked in ticks] == [
+    assert [[asked_for(request) for request in ticked.run_requests or ()] for ticked in ticks] == [
         [("2026-01-02", "2026-01-03"), ("2026-01-10", "2026-01-10")]
     ] * 2
-    keys = [request.run_key for ticked in ticks for request in ticked.run_requests]
+    keys = [request.run_key for ticked in ticks for request in ticked.run_requests or ()]
     assert len(set(keys)) == 4
     assert all("T04:00" in str(run_key) for run_key in keys[:2])
 
@@ -179,16 +181,14 @@ def test_the_hourly_request_is_of_its_hour_and_holds_every_pending_day(project: 
 def test_day_ranges_cover_each_day_once_with_neighbours_only(numbers: set[int], most: int | str) -> None:
     days = {day(number) for number in numbers}
     ranges = day_ranges(days, most)
-    covered = [
-        first + timedelta(days=number) for first, last in ranges for number in range((last - first).days + 1)
-    ]
+    covered = [first + timedelta(days=number) for first, last in ranges for number in range((last - first).days + 1)]
 
     assert covered == sorted(days)
     assert most == "all" or all((last - first).days < int(most) for first, last in ranges)
     # no more runs than needed: two that meet could not have been one
     assert all(
         (after - before).days > 1 or (most != "all" and (before - first).days + 1 == int(most))
-        for (first, before), (after, _) in zip(ranges, ranges[1:], strict=False)
+        for (first, before), (after, _) in pairwise(ranges)
     )
 
 

@@ -81,14 +81,14 @@ def test_the_identity_is_the_user_or_else_the_device(
         ({"user_id": None}, "no user: neither a user id nor an anonymous id"),
         ({"user_id": "NULL"}, "the identity 'NULL' stands for nobody"),
         ({"user_id": "0", "anonymous_id": "[object Object]"}, "the identity '[object Object]' stands for nobody"),
-        ({"user_id": "u" * 256}, "the identity has 256 characters; Heap takes 255"),
+        ({"user_id": "u" * 256}, "the identity is longer than the 255 characters Heap takes"),
         ({"name": ""}, "no event name"),
-        ({"name": "n" * 1025}, "the event name has 1025 characters; Heap takes 1024"),
+        ({"name": "n" * 1025}, "the event name is longer than the 1024 characters Heap takes"),
         ({"timestamp": "soon"}, "timestamp 'soon' can't be read"),
         ({"type": "identify"}, "Heap events take track, page and screen calls; got identify"),
         ({"properties": "[]"}, "properties is not a JSON object"),
         ({"properties": "{"}, "properties is not JSON: unexpected end of data"),
-        ({"properties": {"v": "x" * 1024}}, "the value of 'v' has 1024 characters; Heap takes 1023"),
+        ({"properties": {"v": "x" * 1024}}, "the value of 'v' is longer than the 1023 characters Heap takes"),
     ],
 )
 def test_what_heap_would_not_take_is_rejected_in_words(fields: dict[str, Any], reason: str) -> None:
