@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 import orjson
 import typer
 from rich.console import Console
-from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
 from heap_integration.environment import (
@@ -27,6 +27,8 @@ from heap_integration.environment import (
 )
 
 if TYPE_CHECKING:
+    from datetime import date
+
     from heap_integration.events.mapping import Mapping
     from heap_integration.hub import Hub
 
@@ -134,49 +136,61 @@ def send_events(
     as_json: JsonOption = False,
 ) -> None:
     """Load a file of events and send what is pending on its days to Heap; a line is loaded and sent once."""
-    from heap_integration.delivery.engine import DeliveryStopped
     from heap_integration.events.loading import file_mark
-    from heap_integration.heap.events_api import EventsApi
     from heap_integration.warehouse.events import origin_counts, origin_reasons
 
     rules, chosen = _mapping(mapping), _preset(preset)
     stopped = ""
-    with _hub(environment) as hub, _progress(as_json) as say:
-        hub.load_file(file, rules, lambda so_far: say(f"loaded {so_far.read:,} lines"))
+    notes: dict[str, int] = {}
+    with _hub(environment) as hub, _progress(as_json) as show:
+        hub.load_file(file, rules, lambda so_far: show("loading", so_far.read, None))
         mark = file_mark(file, rules)
         with hub.warehouse.read() as con:
             before = origin_counts(con, mark)
         if before.first_day and before.last_day:
-            api = EventsApi(hub.environment.heap.url, hub.environment.heap.app_id)
-            try:
-                hub.outbound(api, chosen).send(
-                    before.first_day,
-                    before.last_day,
-                    resend=resend,
-                    progress=lambda tally: say(f"sent {tally.accepted:,} of {tally.read:,} events"),
-                )
-            except DeliveryStopped as error:
-                stopped = str(error)
-            finally:
-                api.close()
+            stopped, notes = _send_days(hub, before.first_day, before.last_day, chosen, resend, show)
         with hub.warehouse.read() as con:
             after, reasons = origin_counts(con, mark), origin_reasons(con, mark)
-    sent = after.accepted - before.accepted
+    known = 0 if resend else before.accepted
     counts = {
         "read": after.read,
-        "sent": sent,
-        "unchanged": before.accepted + after.duplicates,
+        "sent": after.accepted - known,
+        "unchanged": known + after.duplicates + after.unused,
         "rejected": after.rejected,
         "suppressed": after.suppressed,
         "pending": after.pending,
     }
     if as_json:
-        _print_json({**counts, "reasons": dict(reasons), "stopped": stopped or None})
+        _print_json({**counts, "reasons": dict(reasons), "notes": notes, "stopped": stopped or None})
     else:
         _print_counts(f"{file.name} → Heap {hub.environment.heap.app_id}", counts)
         _print_reasons([("not sent", reason, count) for reason, count in reasons])
+        _print_reasons([("note", note, count) for note, count in notes.items()])
     if stopped:
         _end(FAILURE, f"{stopped}. What is pending goes out when the command is run again.")
+
+
+def _send_days(
+    hub: Hub, first: date, last: date, preset: Any, resend: bool, show: Callable[[str, int, int | None], None]
+) -> tuple[str, dict[str, int]]:
+    """Send what is pending on some days; return why it stopped early, if it did, and what was noted on the way."""
+    from heap_integration.delivery.engine import DeliveryStopped
+    from heap_integration.heap.events_api import EventsApi
+    from heap_integration.warehouse.events import day_counts
+
+    with hub.warehouse.read() as con:
+        days = day_counts(con, first, last)
+    total = sum(day.read if resend else day.pending for day in days)
+    api = EventsApi(hub.environment.heap.url, hub.environment.heap.app_id)
+    outbound = hub.outbound(api, preset)
+    stopped = ""
+    try:
+        outbound.send(first, last, resend=resend, progress=lambda tally: show("sending", tally.statuses.total(), total))
+    except DeliveryStopped as error:
+        stopped = str(error)
+    finally:
+        api.close()
+    return stopped, dict(outbound.notes.most_common())
 
 
 @app.command()
@@ -327,11 +341,12 @@ def _preset(name: str | None) -> Any:
 
 
 @contextmanager
-def _progress(quiet: bool) -> Iterator[Callable[[str], None]]:
-    columns = (SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn())
+def _progress(quiet: bool) -> Iterator[Callable[[str, int, int | None], None]]:
+    """Yield what shows how far a long piece of work is: its name, how many are done, of how many if that is known."""
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     with Progress(*columns, console=err, transient=True, disable=quiet or not err.is_terminal) as progress:
-        task = progress.add_task("starting")
-        yield lambda words: progress.update(task, description=words)
+        task = progress.add_task("starting", total=None)
+        yield lambda words, done, total: progress.update(task, description=words, completed=done, total=total)
 
 
 def _print_counts(title: str, counts: dict[str, int]) -> None:

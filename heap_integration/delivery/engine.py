@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import time
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -215,6 +216,8 @@ class _Queue:
     def __init__(self, items: Iterable[Record | Outcome], limits: Limits, tally: Tally) -> None:
         self.items = iter(items)
         self.limits = limits
+        windows = (window.records for window in limits.windows if not window.per_key)
+        self.room = min(limits.batch_records, *windows, sys.maxsize)
         self.tally = tally
         self.waiting: deque[Record] = deque()
         self.held: deque[Record] = deque()
@@ -228,14 +231,13 @@ class _Queue:
         records: list[Record] = []
         decided: list[Outcome] = []
         size = 0
-        room = self.limits.batch_records
-        while len(records) < room and len(decided) < room:
-            item = self._next()
+        while len(records) < self.room and len(decided) < self.room:
+            item = self.waiting.popleft() if self.waiting else self._next()
             if item is None:
                 break
             if isinstance(item, Outcome):
                 decided.append(item)
-            elif item.pace_key in self.closed:
+            elif self.closed and item.pace_key in self.closed:
                 self.held.append(item)
             elif records and size + item.size > self.limits.batch_bytes:
                 self.waiting.appendleft(item)
@@ -269,13 +271,10 @@ class _Queue:
         self.closed.clear()
 
     def _next(self) -> Record | Outcome | None:
-        if self.waiting:
-            return self.waiting.popleft()
         if self.ended or len(self.held) >= MOST_HELD:
             return None
-        item = next(self.items, None)
-        if item is None:
-            self.ended = True
-        else:
+        for item in self.items:
             self.tally.read += 1
-        return item
+            return item
+        self.ended = True
+        return None

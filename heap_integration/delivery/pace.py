@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 from zlib import crc32
 
-from sqlalchemy import delete, insert, select, update
+from sqlalchemy import delete, func, insert, select, update
 
 from heap_integration.delivery.records import Record, Window
 from heap_integration.store.tables import rate_grants
@@ -64,6 +64,7 @@ class Pace:
         self._overall = [_Use(window) for window in windows if not window.per_key]
         self._by_key = [_Use(window) for window in windows if window.per_key]
         self._reach = max((window.seconds for window in windows), default=0.0) * SLACK
+        self._narrowest = min((window.records for window in windows), default=0)
         self._seen: dict[int, _Seen] = {}
 
     def ask(self, records: Sequence[Record]) -> Grant:
@@ -74,21 +75,18 @@ class Pace:
         """
         if not self._reach:
             return Grant(list(records), [])
+        wanted = _counted(records)
         with self.store.begin(serial=f"pace {self.name}") as connection:
             now = self.clock()
-            self._refresh(connection, now)
-            fitting, held, closed = self._fitting(records)
-            wait = min((use.reopens(closed) - now for use in self._by_key), default=0.0) if closed else 0.0
-            if not fitting:
-                return Grant([], held, wait, closed)
-            room_at = max((use.room_at(len(fitting)) for use in self._overall), default=now)
-            if room_at > now:
-                return Grant([], list(records), room_at - now)
-            keys = Counter(crc32(record.pace_key.encode()) for record in fitting if record.pace_key is not None)
-            row = {"limiter": self.name, "at": now, "records": len(fitting), "keys": _packed(keys)}
-            number = connection.execute(insert(rate_grants).values(row).returning(rate_grants.c.id)).scalar_one()
-        self._see(number, _Seen(now, len(fitting), keys))
-        return Grant(fitting, held, wait, closed, number)
+            grant = Grant(list(records), [])
+            if self._total(connection, now) + len(records) > self._narrowest:
+                self._refresh(connection, now)
+                grant, wanted = self._granted(records, wanted, now)
+            if grant.records:
+                row = {"limiter": self.name, "at": now, "records": len(grant.records), "keys": _packed(wanted)}
+                noted = connection.execute(insert(rate_grants).values(row).returning(rate_grants.c.id))
+                grant.number = noted.scalar_one()
+        return grant
 
     def done(self, grant: Grant) -> None:
         """Let a grant count from now: the other side has counted it by now at the latest."""
@@ -100,13 +98,31 @@ class Pace:
     def used(self, window: Window) -> int:
         """Return how many records count against a window now, over all keys."""
         with self.store.begin(serial=f"pace {self.name}") as connection:
-            self._refresh(connection, self.clock())
+            now = self.clock()
+            self._total(connection, now)
+            self._refresh(connection, now)
         return next(use.total for use in (*self._overall, *self._by_key) if use.window == window)
+
+    def _total(self, connection: Connection, now: float) -> int:
+        """Return how many records count against the longest window: where they fit all, no detail matters."""
+        grants = rate_grants.c
+        mine = grants.limiter == self.name
+        connection.execute(delete(rate_grants).where(mine, grants.at <= now - self._reach))
+        return int(connection.execute(select(func.coalesce(func.sum(grants.records), 0)).where(mine)).scalar_one())
+
+    def _granted(self, records: Sequence[Record], wanted: Counter[int], now: float) -> tuple[Grant, Counter[int]]:
+        fitting, held, closed = list(records), list[Record](), frozenset[str | None]()
+        if any(use.lacks_room(wanted) for use in self._by_key):
+            fitting, held, closed, wanted = self._fitting(records)
+        wait = min((use.reopens(closed) - now for use in self._by_key), default=0.0) if closed else 0.0
+        room_at = max((use.room_at(len(fitting)) for use in self._overall), default=now)
+        if fitting and room_at > now:
+            return Grant([], list(records), room_at - now), wanted
+        return Grant(fitting, held, wait, closed), wanted
 
     def _refresh(self, connection: Connection, now: float) -> None:
         grants = rate_grants.c
         mine = grants.limiter == self.name
-        connection.execute(delete(rate_grants).where(mine, grants.at <= now - self._reach))
         alive = {row.id: row.at for row in connection.execute(select(grants.id, grants.at).where(mine))}
         for number in self._seen.keys() - alive.keys():
             gone = self._seen.pop(number)
@@ -126,9 +142,9 @@ class Pace:
         for use in (*self._overall, *self._by_key):
             use.add(number, seen)
 
-    def _fitting(self, records: Sequence[Record]) -> tuple[list[Record], list[Record], frozenset[str | None]]:
-        if not self._by_key:
-            return list(records), [], frozenset()
+    def _fitting(
+        self, records: Sequence[Record]
+    ) -> tuple[list[Record], list[Record], frozenset[str | None], Counter[int]]:
         fitting: list[Record] = []
         held: list[Record] = []
         closed: set[str | None] = set()
@@ -145,7 +161,7 @@ class Pace:
             else:
                 wanted[number] += 1
                 fitting.append(record)
-        return fitting, held, frozenset(closed)
+        return fitting, held, frozenset(closed), wanted
 
 
 class _Use:
@@ -179,6 +195,9 @@ class _Use:
         for number, seen in old:
             self.forget(number, seen)
 
+    def lacks_room(self, wanted: Counter[int]) -> bool:
+        return any(self.keys[key] + count > self.window.records for key, count in wanted.items())
+
     def is_full(self, key: int, wanted: int) -> bool:
         return self.keys[key] + wanted >= self.window.records
 
@@ -201,6 +220,14 @@ class _Use:
 
     def _end(self, seen: _Seen) -> float:
         return seen.at + self.window.seconds * SLACK
+
+
+def _counted(records: Sequence[Record]) -> Counter[int]:
+    keys: Counter[int] = Counter()
+    for key, count in Counter(record.pace_key for record in records).items():
+        if key is not None:
+            keys[crc32(key.encode())] += count
+    return keys
 
 
 def _packed(keys: Counter[int]) -> bytes:

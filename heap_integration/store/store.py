@@ -47,7 +47,11 @@ class Store:
         try:
             self._engine, self._locks = self._engines()
             self._reader = self._engine.execution_options(**self._reading())
-            self._create()
+            try:
+                self._create()
+            except BaseException:
+                self.close()
+                raise
         except ModuleNotFoundError as missing:
             raise StoreError(
                 f"store {self.name} needs {missing.name}: pip install 'heap-integration[postgres]'"

@@ -58,7 +58,7 @@ order by seq
 IS_PENDING = """
 seq > $after and seq <= $until
 and event_day between $first and $last
-and not list_contains($without, source)
+and not list_contains($without, '*') and not list_contains($without, source)
 and ($resend or not exists (
     select 1 from event_outcomes as outcome
     where outcome.seq = event.seq and outcome.seq > $after and outcome.seq <= $until

@@ -249,12 +249,12 @@ SWITCHES: dict[str, Callable[[Project], None]] = {
 @pytest.mark.parametrize("switch", SWITCHES)
 def test_a_source_switched_off_during_a_delivery_stops_before_the_next_batch(project: Project, switch: str) -> None:
     """The rest is pending, and goes out once the source is switched on again."""
-    count = 5000
+    count = 3000
     if switch == "stream_events":
         project.land(*(flow_started(f"n{number}", f"user-{number}", day(0)) for number in range(count)))
     else:
         project.lay("one.ndjson", *(track(f"user-{number}", day(0), number) for number in range(count)))
-    project.sandbox.fault(kind="latency", path="/api/track", seconds=0.3)
+    project.sandbox.fault(kind="latency", path="/api/track", seconds=0.2)
     running = project.definitions
     before = project.file.read_text()
 

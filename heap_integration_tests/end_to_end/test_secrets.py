@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import secrets
@@ -9,10 +10,11 @@ import sqlite3
 import subprocess
 import sys
 import time
-from collections import Counter
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +27,8 @@ from dagster._core.test_utils import create_test_daemon_workspace_context
 from dagster._core.workspace.context import WorkspaceProcessContext
 from dagster._core.workspace.load_target import WorkspaceFileTarget
 from dagster._serdes import serialize_value
-from dagster_graphql.cli import execute_query
+from dagster_graphql.schema import create_schema
+from graphene import Schema
 
 from heap_integration.sandbox.settings import ENVIRONMENTS_VARIABLE, settings_from
 from heap_integration_tests.assets.project import START, flow_started, track
@@ -35,6 +38,7 @@ from heap_integration_tests.support.sandbox import RunningSandbox, running_sandb
 PROJECT = Path(__file__).parents[2]
 NAMES = ("alpha", "beta")
 READABLE = sys.platform == "linux"
+AT_ONCE = {"module": "dagster._core.run_coordinator", "class": "DefaultRunCoordinator"}
 # Larger regions are reserved, not used.
 MOST_MEMORY = 512 * 1024 * 1024
 
@@ -150,6 +154,7 @@ class Deployment:
     sandbox: RunningSandbox
     environments: dict[str, Secrets]
     context: WorkspaceProcessContext
+    schema: Schema = field(default_factory=create_schema)
 
     @property
     def values(self) -> set[bytes]:
@@ -158,9 +163,12 @@ class Deployment:
 
     def ask(self, query: str, **variables: Any) -> Any:
         """Ask what the UI asks."""
-        answer = execute_query(self.context, query, variables)
-        assert "errors" not in answer, answer
-        return answer["data"]
+        asked = self.schema.execute_async(
+            query, context_value=self.context.create_request_context(), variable_values=variables
+        )
+        answer = asyncio.run(asked)
+        assert not answer.errors, answer
+        return answer.data
 
     def repository(self, name: str) -> dict[str, str]:
         """Name a location's repository."""
@@ -169,9 +177,9 @@ class Deployment:
 
     def launch(self, name: str) -> str:
         """Start a run of everything in an environment, for the first day."""
-        families = {"events": ("product_events", "outbound_event_batches")}
-        families |= dict.fromkeys(("heap_segments", "userflow_segments"), ("loyal_buyers",))
-        assets = [{"path": [name, family, asset]} for family, found in families.items() for asset in found]
+        events = [f"events/{asset}" for asset in ("product_events", "outbound_event_batches")]
+        segments = [f"{family}/loyal_buyers" for family in ("heap_segments", "userflow_segments")]
+        assets = [{"path": [name, *asset.split("/")]} for asset in (*events, *segments)]
         job = {**self.repository(name), "jobName": "__ASSET_JOB", "assetSelection": assets, "assetCheckSelection": []}
         tags = [{"key": "dagster/partition", "value": START.isoformat()}]
         params = {"selector": job, "executionMetadata": {"tags": tags}, "mode": "default", "runConfigData": {}}
@@ -187,16 +195,18 @@ class Deployment:
             assert time.monotonic() < until
             time.sleep(0.1)
 
-    def finish(self, run: str) -> str:
-        """Wait for the end of a run and return its status."""
+    def finish(self) -> dict[str, str]:
+        """Wait for the end of every run and return their statuses by location."""
         instance = self.context.instance
-        self.wait(lambda: all(each.is_finished for each in instance.get_runs()))
-        (found,) = (each for each in instance.get_runs() if each.run_id == run)
-        return found.status.value
+        self.wait(lambda: all(run.is_finished for run in instance.get_runs()))
+        return {run.tags["dagster/code_location"]: run.status.value for run in instance.get_runs()}
 
-    def bring(self, name: str, receiver: str) -> None:
+    def bring(self, name: str) -> None:
         """Let Userflow and Heap call an environment's receiver."""
         environment = self.environments[name]
+        words = self.root / f"receive-{name}.log"
+        self.wait(lambda: "receiving on " in words.read_text())
+        receiver = words.read_text().split("receiving on ")[1].split()[0]
         body = orjson.dumps(flow_started("n1", "ada", START))
         headers = userflow_headers(body, secret=environment.variables["USERFLOW_WEBHOOK_SECRET"])
         assert httpx.post(f"{receiver}/userflow", content=body, headers=headers).status_code == 200
@@ -208,18 +218,15 @@ class Deployment:
 
 
 @contextmanager
-def receiver(root: Path, name: str) -> Iterator[str]:
-    """Run an environment's receiver, its words in a file, and yield its address."""
-    log = root / f"receive-{name}.log"
-    command = [Path(sys.executable).with_name("heap-integration"), "receive", "-e", name, "--port", "0"]
-    with log.open("w") as words, subprocess.Popen(command, cwd=root, stdout=words, stderr=words) as process:
+def receiving(root: Path, name: str) -> Iterator[None]:
+    """Run an environment's receiver, its words in a file."""
+    command = [str(Path(sys.executable).with_name("heap-integration")), "receive", "-e", name, "--port", "0"]
+    with (
+        (root / f"receive-{name}.log").open("w") as words,
+        subprocess.Popen(command, cwd=root, stdout=words, stderr=words) as process,
+    ):
         try:
-            until = time.monotonic() + 60
-            while "receiving on " not in log.read_text():
-                assert process.poll() is None, log.read_text()
-                assert time.monotonic() < until
-                time.sleep(0.05)
-            yield log.read_text().split("receiving on ")[1].split()[0]
+            yield
         finally:
             process.terminate()
 
@@ -257,15 +264,16 @@ def held(pid: int, values: set[bytes]) -> set[bytes]:
     """Return which values a process has in the environment it was started with, or in what it can write."""
     found = {value for value in values if value in _read(pid, "environ")}
     regions = [line.split() for line in _read(pid, "maps").decode().splitlines()]
-    with open(f"/proc/{pid}/mem", "rb", buffering=0) as memory:
-        for place, rights, *_ in regions:
-            start, end = (int(number, 16) for number in place.split("-"))
-            if rights.startswith("rw") and end - start < MOST_MEMORY:
-                try:
+    try:
+        with open(f"/proc/{pid}/mem", "rb", buffering=0) as memory:
+            for place, rights, *_ in regions:
+                start, end = (int(number, 16) for number in place.split("-"))
+                if rights.startswith("rw") and end - start < MOST_MEMORY:
                     content = os.pread(memory.fileno(), end - start, start)
-                except OSError:
-                    continue
-                found |= {value for value in values if value in content}
+                    found |= {value for value in values if value in content}
+    except OSError:
+        # It has ended in the meantime.
+        return found
     return found
 
 
@@ -303,7 +311,9 @@ def deployment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Depl
             environment.write(root, sandbox)
         target = WorkspaceFileTarget([str(root / "workspace.yaml")])
         with (
-            dg.instance_for_test(temp_dir=str(home)) as instance,
+            receiving(root, "alpha"),
+            receiving(root, "beta"),
+            dg.instance_for_test({"run_coordinator": AT_ONCE}, temp_dir=str(home)) as instance,
             create_test_daemon_workspace_context(target, instance) as context,
         ):
             yield Deployment(root, sandbox, environments, context)
@@ -315,28 +325,30 @@ def test_each_process_has_its_own_secrets_alone_and_nothing_that_is_written_or_s
     root, sandbox = deployment.root, deployment.sandbox
     assert sandbox.userflow("POST", "/users", json={"id": "ada", "attributes": {}}).is_success
     hold = sandbox.fault(kind="latency", path="/api/track", seconds=3)["id"]
-    holders: dict[str, set[bytes]] = {name: set() for name in NAMES}
-    runs = {}
-
-    for number, name in enumerate(NAMES, 1):
-        with receiver(root, name) as url:
-            deployment.bring(name, url)
-            runs[name] = deployment.launch(name)
-            deployment.wait(lambda number=number: faults(sandbox)[hold] >= number)
-            if READABLE:
-                processes = processes_below(os.getpid())
-                # the location's server, its run and its receiver; the other location's server
-                assert Counter(processes.values())[name] >= 3
-                for pid, owner in processes.items():
-                    if owner:
-                        holders[owner] |= held(pid, deployment.values)
-    status = {name: deployment.finish(run) for name, run in runs.items()}
+    held_by: dict[str, set[bytes]] = {name: set() for name in NAMES}
+    looked_at: dict[str, set[int]] = {name: set() for name in NAMES}
+    for name in NAMES:
+        deployment.bring(name)
+    with ThreadPoolExecutor() as pool:
+        runs = [pool.submit(deployment.launch, name) for name in NAMES]
+        for requests in (1, 2):
+            # A run whose request is held is there to be looked into.
+            deployment.wait(partial(has_met, sandbox, hold, requests))
+            for pid, owner in processes_below(os.getpid()).items() if READABLE else ():
+                if owner and pid not in looked_at[owner]:
+                    held_by[owner] |= held(pid, deployment.values)
+                    looked_at[owner].add(pid)
+        for run in runs:
+            run.result()
+    status = deployment.finish()
 
     assert status == {"alpha": "SUCCESS", "beta": "FAILURE"}
     for name, environment in deployment.environments.items():
         assert sandbox.counts(environment.app_id)["events"] == 2
         if READABLE:
-            assert holders[name] == environment.values
+            assert held_by[name] == environment.values
+            # the location's server, its run and its receiver
+            assert len(looked_at[name]) >= 3
     shown = {name: repr(deployment.ask(LOOK, repository=deployment.repository(name))) for name in NAMES}
     assert "Check the Userflow API key" in shown["beta"]
     assert all("'USERFLOW_API_KEY', 'type': 'ENV_VAR'" in text for text in shown.values())
@@ -349,6 +361,7 @@ def test_each_process_has_its_own_secrets_alone_and_nothing_that_is_written_or_s
     assert found == {str(root / "environments" / name / ".env") for name in NAMES}
 
 
-def faults(sandbox: RunningSandbox) -> dict[int, int]:
-    """Return how many requests each fault has met."""
-    return {rule["id"]: rule["hits"] for rule in sandbox.state()["faults"]}
+def has_met(sandbox: RunningSandbox, fault: int, requests: int) -> bool:
+    """Say whether so many requests have met a fault."""
+    hits = {rule["id"]: rule["hits"] for rule in sandbox.state()["faults"]}
+    return bool(hits[fault] >= requests)
