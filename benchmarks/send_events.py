@@ -1,6 +1,6 @@
 """How many events a CPU-second of ours loads, prepares, sends and keeps, and how much memory that takes.
 
-    python benchmarks/send_events.py [--events N] [--rounds 3]
+python benchmarks/send_events.py [--events N] [--rounds 3]
 """
 
 from __future__ import annotations

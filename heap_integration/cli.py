@@ -92,7 +92,8 @@ def check(
     else:
         for finding in findings:
             mark = "[green]ok[/]    " if finding.ok else "[red]failed[/]"
-            out.print(f"{mark} [bold]{finding.environment}[/]  {_plain(finding.what)}: {_plain(finding.message)}")
+            what = "" if finding.what in finding.message else f"{finding.what}: "
+            out.print(f"{mark} [bold]{finding.environment}[/]  {_plain(what + finding.message)}")
             if not finding.ok and finding.advice:
                 out.print(f"        [yellow]→ {_plain(finding.advice)}[/]")
     if wrong_settings:

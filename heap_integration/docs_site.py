@@ -35,7 +35,7 @@ def create_app(root: Path) -> Starlette:
         if not path.is_file():
             return PlainTextResponse("no such page", 404)
         if path.suffix != ".md":
-            return FileResponse(path)
+            return FileResponse(path, media_type="text/plain" if path.suffix == ".yaml" else None)
         body = markdown.render(path.read_text("utf-8"))
         return HTMLResponse(PAGE.format(title=escape(path.stem), body=body))
 

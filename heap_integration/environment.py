@@ -275,10 +275,8 @@ def _own_variables(environment: Environment) -> dict[str, str | None]:
 
 
 def _switched_off(environment: Environment, location: Location) -> bool:
-    source, destination = environment.sources.userflow, environment.destinations.userflow
-    return (location[:2] == ("sources", "userflow") and source is not None and not source.stream_events) or (
-        location[:2] == ("destinations", "userflow") and destination is not None and not destination.enabled
-    )
+    destination = environment.destinations.userflow
+    return location[:2] == ("destinations", "userflow") and destination is not None and not destination.enabled
 
 
 def _secrets_in(model: BaseModel, location: Location) -> Iterator[tuple[Location, Secret]]:
@@ -322,6 +320,9 @@ def _disagreements(data: Any) -> Iterator[InitErrorDetails]:
             index,
             "name",
         )
+    for index, source in files:
+        if source.get("name") == "userflow":
+            yield _wrong("is the name of Userflow's webhooks as a source", "sources", "files", index, "name")
     for index, first, _ in _repeated(files, str):
         yield _wrong(f"is the name of sources.files[{first}]: each needs its own", "sources", "files", index, "name")
 

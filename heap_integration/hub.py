@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
+from glob import glob
 from pathlib import Path
 from typing import Self
 
@@ -182,8 +183,7 @@ def sync_name(segment: SegmentSync) -> str:
 
 def files_of(source: FileSource) -> list[Path]:
     """Return the files that a source's path names now."""
-    path = Path(source.path)
-    return sorted(path.parent.glob(path.name)) if path.parent.is_dir() else []
+    return sorted(path for path in map(Path, glob(source.path, recursive=True)) if path.is_file())
 
 
 def prepare_settings(environment: Environment, preset: Preset | None = None) -> PrepareSettings:
@@ -211,7 +211,7 @@ def switched_off(hub: Hub) -> Callable[[], Collection[str]]:
             return EVERYTHING_OFF
         userflow = environment.sources.userflow
         off = {source.name for source in environment.sources.files if not source.enabled}
-        return off if userflow is None or userflow.stream_events else off | {"userflow"}
+        return off if userflow and userflow.stream_events else off | {"userflow"}
 
     return withheld
 

@@ -1,5 +1,6 @@
 """Events into Heap: what was received, what is pending by day, what was sent."""
 
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
@@ -89,11 +90,13 @@ def _assets(env: Environment, partitions: dg.DailyPartitionsDefinition) -> list[
         retry_policy=dg.RetryPolicy(max_retries=2, delay=10, backoff=dg.Backoff.EXPONENTIAL),
     )
     def product_events(context: dg.AssetExecutionContext, store: StoreResource) -> None:
+        from heap_integration.events.mapping import MappingError
+
         with store.hub(env) as hub:
             try:
                 loaded = hub.load(lambda so_far: context.log.info(_loaded_words(so_far)))
-            except ValueError as error:
-                # A file or a mapping that can't be read doesn't mend itself.
+            except MappingError as error:
+                # A file that its mapping doesn't fit doesn't mend itself.
                 raise dg.Failure(str(error), allow_retries=False) from error
             context.log.info(f"done: {_loaded_words(loaded)}")
             days = _days_of(context, hub)
@@ -128,7 +131,7 @@ def _assets(env: Environment, partitions: dg.DailyPartitionsDefinition) -> list[
     ) -> None:
         with store.hub(env) as hub:
             before = _days_of(context, hub)
-            tally = _send(context, hub, heap, config, list(before))
+            tally, notes = _send(context, hub, heap, config, list(before))
             days = _days_of(context, hub)
             sent = {key: max(day.accepted - before[key].accepted, 0) for key, day in days.items()}
             run = counts(batches=tally.batches)
@@ -138,6 +141,8 @@ def _assets(env: Environment, partitions: dg.DailyPartitionsDefinition) -> list[
                 run["stopped"] = dg.MetadataValue.text(tally.stopped)
             if tally.reasons:
                 run["reasons"] = reasons_table(tally.reasons)
+            if notes:
+                run["noted"] = reasons_table(notes)
             for key, day in days.items():
                 numbers = counts(
                     row_count=day.read,
@@ -170,7 +175,7 @@ def _sources(env: Environment, group: str) -> list[dg.AssetSpec]:
 
 def _send(
     context: dg.AssetExecutionContext, hub: "Hub", heap: HeapResource, config: SendConfig, keys: Sequence[str]
-) -> "Tally":
+) -> "tuple[Tally, Counter[str]]":
     from heap_integration.delivery.engine import DeliveryStopped
     from heap_integration.delivery.records import NotAuthorised
 
@@ -192,7 +197,7 @@ def _send(
         f"sent {tally.accepted:,}, rejected {tally.rejected:,}, suppressed {tally.suppressed:,} "
         f"in {tally.batches:,} batches {tally.stopped}"
     )
-    return tally
+    return tally, outbound.notes
 
 
 def _days_of(context: dg.AssetExecutionContext, hub: "Hub") -> dict[str, DayCounts]:

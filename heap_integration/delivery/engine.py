@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import sys
 import time
 from collections import Counter, deque
@@ -10,6 +11,7 @@ from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
 
 import stamina
+from stamina.instrumentation import RetryDetails, set_on_retry_hooks
 
 from heap_integration.delivery.ledger import Ledger
 from heap_integration.delivery.pace import Grant, Pace
@@ -29,6 +31,16 @@ MOST_HELD = 5_000
 # A wrong app id is answered like a wrong record: this many refusals before anything has passed tell them apart.
 MOST_REFUSED_AT_FIRST = 10
 LONGEST_NAP = 1.0
+
+_log = logging.getLogger(__name__)
+
+
+def _tell(details: RetryDetails) -> None:
+    _log.warning("%s; trying again in %.1f s", details.caused_by, details.wait_for)
+
+
+# stamina's own way is structlog where that is installed, and structlog prints among a command's answer.
+set_on_retry_hooks([_tell])
 
 
 @dataclass(frozen=True)

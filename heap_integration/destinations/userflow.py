@@ -32,9 +32,16 @@ class UserflowClient:
     """The users of one Userflow environment, which the API key selects.
 
     See https://docs.userflow.com/docs/api.
+
+    Raises:
+        ValueError: the key can't be one; it isn't repeated.
     """
 
     def __init__(self, url: str, api_key: str, client: httpx.Client | None = None) -> None:
+        # No header can hold these, and what complains about that repeats the whole header.
+        if not api_key or not api_key.isascii() or not api_key.isprintable() or api_key != api_key.strip():
+            raise ValueError("the Userflow API key holds characters that no key has: copy it again, without spaces")
+        self._key = api_key
         self._client = client or httpx.Client(timeout=httpx.Timeout(30, connect=10))
         self._client.headers["authorization"] = f"Bearer {api_key}"
         self._client.headers["userflow-version"] = VERSION
@@ -42,15 +49,21 @@ class UserflowClient:
 
     def find_user(self, user: str) -> dict[str, Any] | None:
         """Return a user, or ``None`` where Userflow knows none of that id."""
+        # These lead to another address than a user's.
+        if user in {"", ".", ".."}:
+            return None
         answer = self._call("GET", f"/users/{quote(user, safe='')}")
         if answer.status_code == codes.NOT_FOUND:
             return None
-        found: dict[str, Any] = _checked(answer).json()
+        try:
+            found: dict[str, Any] = self._checked(answer).json()
+        except ValueError as error:
+            raise RetryLater("Userflow's answer is not JSON") from error
         return found
 
     def upsert_user(self, user: str, attributes: dict[str, Any]) -> None:
         """Set attributes of a user; those not named stay, and an unknown user is created."""
-        _checked(self._call("POST", "/users", {"id": user, "attributes": attributes}))
+        self._checked(self._call("POST", "/users", {"id": user, "attributes": attributes}))
 
     def close(self) -> None:
         """Close the connections."""
@@ -59,22 +72,28 @@ class UserflowClient:
     def _call(self, method: str, path: str, body: dict[str, Any] | None = None) -> httpx.Response:
         try:
             return self._client.request(method, self._url + path, json=body)
-        except httpx.TransportError as error:
-            raise RetryLater(f"no answer from Userflow: {error or type(error).__name__}") from error
+        except httpx.RequestError as error:
+            raise RetryLater(f"no answer from Userflow: {self._told(error)}") from error
 
+    def _told(self, error: Exception) -> str:
+        return str(error).replace(self._key, "[key]") or type(error).__name__
 
-def _checked(answer: httpx.Response) -> httpx.Response:
-    if answer.is_success:
+    def _checked(self, answer: httpx.Response) -> httpx.Response:
+        if not answer.is_success:
+            text = answer.text.replace(self._key, "[key]")[:300].strip()
+            raise _failure(answer, f"Userflow answered {answer.status_code}: {text or answer.reason_phrase}")
         return answer
-    words = f"Userflow answered {answer.status_code}: {answer.text[:300].strip() or answer.reason_phrase}"
+
+
+def _failure(answer: httpx.Response, words: str) -> Exception:
     if answer.status_code in (codes.TOO_MANY_REQUESTS, codes.SERVICE_UNAVAILABLE):
         after = answer.headers.get("retry-after", "")
-        raise RetryLater(words, after=float(after) if after.isdigit() else None, busy=True)
+        return RetryLater(words, after=float(after) if after.isdigit() else None, busy=True)
     if answer.is_server_error:
-        raise RetryLater(words)
+        return RetryLater(words)
     if answer.status_code in (codes.UNAUTHORIZED, codes.FORBIDDEN):
-        raise NotAuthorised(f"{words}. Check the Userflow API key of this environment")
-    raise BatchRejected(words)
+        return NotAuthorised(f"{words}. Check the Userflow API key of this environment")
+    return BatchRejected(words)
 
 
 @dataclass(frozen=True)

@@ -14,6 +14,7 @@ from heap_integration.warehouse import Warehouse
 from heap_integration.warehouse.memberships import (
     Difference,
     acknowledged_changes,
+    forget_plan,
     member_count,
     plan_sync,
     planned_changes,
@@ -123,9 +124,10 @@ class SegmentSync:
 
     def _plan(self) -> tuple[int, Difference]:
         segment = self.find_segment()
-        if segment is None:
-            return 0, Difference(0, 0, 0)
         with self.warehouse.write() as con:
+            if segment is None:
+                forget_plan(con, self.name)
+                return 0, Difference(0, 0, 0)
             return member_count(con, segment), plan_sync(con, self.name, segment, remove=self.remove)
 
     def _records(self) -> Iterator[Record]:

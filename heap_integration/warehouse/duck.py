@@ -63,8 +63,12 @@ class Warehouse:
     def write(self) -> Iterator[duckdb.DuckDBPyConnection]:
         """Yield a connection inside a transaction, committed at the end and rolled back on an error."""
         with self._locked(fcntl.LOCK_EX):
+            is_new = not self.path.exists()
             connection = self._connect(read_only=False)
             try:
+                if is_new:
+                    # Events are stored as they came: nobody else on the machine may read them.
+                    self.path.chmod(0o600)
                 connection.execute("begin")
                 if not self._has_tables:
                     connection.execute(TABLES)

@@ -69,10 +69,11 @@ SETTLE = """
 insert into event_outcomes
 select event.seq, settling.key, event.event_day, settling.status, settling.reason, now()::timestamp
 from settling join product_events as event on event.event_key = settling.key
-where not exists (
-    select 1 from event_outcomes as known
-    where known.seq = event.seq and known.status = settling.status
-)
+left join (
+    select seq, arg_max(status, settled_at) as status from event_outcomes
+    where event_key in (select key from settling) group by seq
+) as known on known.seq = event.seq
+where known.status is distinct from settling.status
 """
 
 DAYS = """
@@ -291,9 +292,13 @@ def origin_reasons(con: duckdb.DuckDBPyConnection, fingerprint: str) -> list[tup
     """Return why lines of an input were not sent, most frequent first."""
     rows = con.execute(
         """
-        with mine as (select distinct origin from loaded_inputs where fingerprint = $mark)
+        with mine as (select distinct origin from loaded_inputs where fingerprint = $mark),
+        outcome as (
+            select seq, arg_max(status, settled_at) as status, arg_max(reason, settled_at) as reason
+            from event_outcomes group by seq
+        )
         select reason, count(*) from (
-            select outcome.reason from event_outcomes as outcome join product_events as event using (seq)
+            select outcome.reason from outcome join product_events as event using (seq)
             where outcome.status <> 1 and event.origin in (from mine)
             union all
             select reason from rejected_rows where origin in (from mine)
@@ -308,8 +313,10 @@ def reasons(con: duckdb.DuckDBPyConnection, limit: int = 20) -> list[tuple[str, 
     """Return why rows were not sent, most frequent first: (rejected or suppressed, reason, rows)."""
     rows = con.execute(
         """
-        select case status when 2 then 'rejected' else 'suppressed' end, reason, count(*)
-        from event_outcomes where status <> 1 group by all
+        select case status when 2 then 'rejected' else 'suppressed' end, reason, count(*) from (
+            select arg_max(status, settled_at) as status, arg_max(reason, settled_at) as reason
+            from event_outcomes group by seq
+        ) where status <> 1 group by all
         union all
         select 'rejected', reason, count(*) from rejected_rows group by all
         order by 3 desc, 2 limit ?

@@ -60,9 +60,14 @@ def member_count(con: duckdb.DuckDBPyConnection, segment: int) -> int:
     return int(row[0]) if row else 0
 
 
+def forget_plan(con: duckdb.DuckDBPyConnection, sync: str) -> None:
+    """Forget the changes that were planned for a sync."""
+    con.execute("delete from sync_plan where sync = ?", [sync])
+
+
 def plan_sync(con: duckdb.DuckDBPyConnection, sync: str, segment: int, *, remove: bool) -> Difference:
     """Write the difference between a segment and its baseline into ``sync_plan``, and count it."""
-    con.execute("delete from sync_plan where sync = ?", [sync])
+    forget_plan(con, sync)
     con.execute(PLAN, {"sync": sync, "segment": segment, "remove": remove})
     row = con.execute(
         """

@@ -28,7 +28,6 @@ from dagster._core.workspace.context import WorkspaceProcessContext
 from dagster._core.workspace.load_target import WorkspaceFileTarget
 from dagster._serdes import serialize_value
 from dagster_graphql.schema import create_schema
-from graphene import Schema
 
 from heap_integration.sandbox.settings import ENVIRONMENTS_VARIABLE, settings_from
 from heap_integration_tests.assets.project import START, flow_started, track
@@ -154,7 +153,7 @@ class Deployment:
     sandbox: RunningSandbox
     environments: dict[str, Secrets]
     context: WorkspaceProcessContext
-    schema: Schema = field(default_factory=create_schema)
+    schema: Any = field(default_factory=create_schema)
 
     @property
     def values(self) -> set[bytes]:
