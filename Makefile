@@ -33,7 +33,7 @@ lint: setup
 	$(BIN)/dbt --quiet parse --project-dir dbt_project --profiles-dir dbt_project
 
 test: lint
-	$(BIN)/pytest
+	$(BIN)/pytest -n auto --dist loadfile --cov --cov-report=term:skip-covered
 
 # Resolve the versions again and lock them with their hashes.
 lock:

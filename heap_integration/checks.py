@@ -30,7 +30,7 @@ from heap_integration.environment import (
 )
 from heap_integration.events.mapping import MappingError, load_mapping
 from heap_integration.store import Store, StoreError
-from heap_integration.warehouse import Warehouse
+from heap_integration.warehouse import Warehouse, WarehouseError
 
 TIMEOUT = httpx.Timeout(15, connect=10)
 # Userflow's topics are prefixes: any of these brings every tracked event.
@@ -268,13 +268,12 @@ def _warehouse(url: str) -> str:
     file = Path(url.partition(":///")[2])
     if not file.exists():
         return _will_be_made(file)
-    import duckdb
-
     try:
         with Warehouse(url).read() as connection:
             connection.execute("select 1")
-    except (duckdb.Error, OSError) as error:
-        raise Failed(f"can't be opened: {str(error).splitlines()[0]}", "see who else has the file open") from None
+    except (WarehouseError, OSError) as error:
+        reason = str(error.__cause__ or error).splitlines()[0]
+        raise Failed(f"can't be opened: {reason}", "see who else has the file open") from None
     return f"{file} opens"
 
 

@@ -90,12 +90,15 @@ class Ledger:
             connection.execute(update(ledger_batches).where(ledger_batches.c.id.in_(numbers)).values(settled=1))
 
     def sent_since(self, moment: float) -> int:
-        """Return how many records of this flow got an outcome since ``moment`` (seconds since the epoch)."""
-        query = select(func.coalesce(func.sum(ledger_batches.c.records), 0)).where(
-            ledger_batches.c.flow == self.flow, ledger_batches.c.created_at >= moment
-        )
+        """Return how many records of this flow were accepted since ``moment`` (seconds since the epoch)."""
+        batches, reasons = ledger_batches.c, ledger_reasons.c
+        since = (batches.flow == self.flow, batches.created_at >= moment)
+        decided = select(func.coalesce(func.sum(batches.records), 0)).where(*since)
+        others = select(func.count()).select_from(ledger_reasons.join(ledger_batches, reasons.batch_id == batches.id))
         with self.store.read() as connection:
-            return int(connection.execute(query).scalar_one())
+            return int(connection.execute(decided).scalar_one()) - int(
+                connection.execute(others.where(*since)).scalar_one()
+            )
 
 
 def settle(
@@ -115,23 +118,20 @@ def settle(
     moved = 0
     while len(batches := ledger.unsettled()) >= max(least, 1):
         with warehouse.write() as con:
-            settled = {
-                number
-                for (number,) in con.execute(
-                    "select batch from settled_batches where flow = ? and batch >= ?",
-                    [ledger.flow, batches[0].number],
-                ).fetchall()
-            }
-            con.register("news", _as_table([batch for batch in batches if batch.number not in settled]))
+            known = con.execute(
+                "select batch from settled_batches where flow = ? and batch >= ?", [ledger.flow, batches[0].number]
+            )
+            settled = {number for (number,) in known.fetchall()}
+            fresh = [batch for batch in batches if batch.number not in settled]
+            con.register("news", _as_table(fresh))
             con.execute(
                 "create or replace temp table settling as select key::blob::uuid as key, status, reason from news"
             )
             con.unregister("news")
             apply(con)
-            con.executemany(
-                "insert into settled_batches values (?, ?)",
-                [(ledger.flow, batch.number) for batch in batches if batch.number not in settled]
-                or [(ledger.flow, -1)],
+            con.execute(
+                "insert into settled_batches select $flow, unnest($batches)",
+                {"flow": ledger.flow, "batches": [batch.number for batch in fresh]},
             )
         ledger.mark_settled([batch.number for batch in batches])
         moved += len(batches)

@@ -24,7 +24,7 @@ CONFIG: dict[str, str | bool | int | float | list[str]] = {"memory_limit": "128M
 
 
 class WarehouseError(ValueError):
-    """The warehouse can't be opened as it is configured."""
+    """The warehouse can't be opened: its address or its file is wrong, or another program holds it."""
 
 
 class Warehouse:
@@ -36,7 +36,7 @@ class Warehouse:
     never while something is being sent.
 
     Raises:
-        WarehouseError: the address isn't ``duckdb:///path``.
+        WarehouseError: the address isn't ``duckdb:///path``, or later, the file can't be opened.
     """
 
     def __init__(self, url: str) -> None:
@@ -94,9 +94,9 @@ class Warehouse:
             path = str(self.path).replace("'", "''")
             option = "read_only" if read_only else f"row_group_size {PACKED_ROWS}"
             connection.execute(f"attach '{path}' as hub ({option}); use hub; set timezone = 'UTC'")
-        except duckdb.Error:
+        except duckdb.Error as error:
             connection.close()
-            raise
+            raise WarehouseError(f"warehouse {self.path} can't be opened: {error}") from error
         return connection
 
     @contextmanager

@@ -29,9 +29,7 @@ def _alone(name: str) -> Iterator[None]:
 
 def _installed(name: str, locks: list[Path], install: Callable[[Path], None]) -> Path:
     """Return the folder of what the lock files describe, installed where it is missing."""
-    digest = hashlib.sha256(b"".join(lock.read_bytes() for lock in locks) + sys.version.encode()).hexdigest()[
-        :12
-    ]
+    digest = hashlib.sha256(b"".join(lock.read_bytes() for lock in locks) + sys.version.encode()).hexdigest()[:12]
     folder = CACHE / f"{name}-{digest}"
     with _alone(name):
         if not (folder / "complete").exists():

@@ -75,9 +75,7 @@ def test_a_broken_rule_is_answered_400_with_its_place(
 
 
 def test_values_of_exactly_the_limit_pass(sandbox: RunningSandbox) -> None:
-    answer = post(
-        sandbox, "/api/track", identity="i" * 255, event="e" * 1024, properties={"k" * 1024: "v" * 1024}
-    )
+    answer = post(sandbox, "/api/track", identity="i" * 255, event="e" * 1024, properties={"k" * 1024: "v" * 1024})
 
     assert answer.status_code == 200
 
@@ -180,9 +178,7 @@ def test_a_deletion_is_pending_then_complete_and_really_deletes(sandbox: Running
     post(sandbox, "/api/track", identity="bob", event="E")
     key = sandbox.environment.heap_api_key.get_secret_value()
     refused = sandbox.client.post("/api/public/v0/auth_token", auth=(sandbox.app_id, "wrong"))
-    token = sandbox.client.post("/api/public/v0/auth_token", auth=(sandbox.app_id, key)).json()[
-        "access_token"
-    ]
+    token = sandbox.client.post("/api/public/v0/auth_token", auth=(sandbox.app_id, key)).json()["access_token"]
     bearer = {"Authorization": f"Bearer {token}"}
     users = {"users": [{"identity": "ada"}, {"user_id": 5}]}
     request = sandbox.client.post("/api/public/v0/user_deletion", json=users, headers=bearer)

@@ -41,14 +41,10 @@ def signed(sandbox: RunningSandbox, request: Received) -> tuple[bool, float]:
     return base64.b64encode(expected).decode() == mac, time.time() - int(ts) / 1000
 
 
-def test_only_changes_since_the_last_received_sync_are_sent(
-    sandbox: RunningSandbox, receiver: Recorder
-) -> None:
+def test_only_changes_since_the_last_received_sync_are_sent(sandbox: RunningSandbox, receiver: Recorder) -> None:
     define(sandbox, receiver.url, ["ada", "bob", "zoë"], page_size=2)
     first = sync(sandbox)
-    sandbox.client.post(
-        f"/_heap/{sandbox.app_id}/segments/1338065/members", json={"add": ["cy"], "remove": ["bob"]}
-    )
+    sandbox.client.post(f"/_heap/{sandbox.app_id}/segments/1338065/members", json={"add": ["cy"], "remove": ["bob"]})
     second, third = sync(sandbox), sync(sandbox)
 
     assert (first["added"], first["removed"], len(first["pages"])) == (3, 0, 2)
@@ -104,9 +100,7 @@ def test_signatures_can_be_spoiled(sandbox: RunningSandbox, receiver: Recorder, 
         assert not (valid and 0 <= age < 5)
 
 
-def test_samples_drains_repeats_and_other_orders_can_be_sent(
-    sandbox: RunningSandbox, receiver: Recorder
-) -> None:
+def test_samples_drains_repeats_and_other_orders_can_be_sent(sandbox: RunningSandbox, receiver: Recorder) -> None:
     define(sandbox, receiver.url, [f"u{number}" for number in range(6)], page_size=1)
     sync(sandbox, sample=True, page_size=10)
     sync(sandbox, drain=True)
@@ -119,9 +113,7 @@ def test_samples_drains_repeats_and_other_orders_can_be_sent(
     assert full["added"] == 6
 
 
-def test_a_rule_finds_the_members_among_the_events_that_arrived(
-    sandbox: RunningSandbox, receiver: Recorder
-) -> None:
+def test_a_rule_finds_the_members_among_the_events_that_arrived(sandbox: RunningSandbox, receiver: Recorder) -> None:
     events = [{"identity": who, "event": "Purchase"} for who in ("ada", "ada", "bob")]
     old = {"identity": "cy", "event": "Purchase", "timestamp": "2020-01-01T00:00:00Z"}
     sandbox.client.post("/api/track", json={"app_id": sandbox.app_id, "events": [*events, old, old]})
