@@ -246,6 +246,8 @@ class Demo:
         for change in ("added", "removed"):
             total = now["members"][change]
             row(f"members {change}", total - before["members"][change], total)
+        refused_members = [sum(segment["rejected"] for segment in status["segments"]) for status in (before, now)]
+        row("members refused", refused_members[1] - refused_members[0], refused_members[1])
         row("members now", sum(members.values()) - before["members"]["now"], sum(members.values()), sum(held.values()))
         self.out.print(table)
         faults = list(now["faults"])
