@@ -180,7 +180,7 @@ def made_file(file: Path, events: int) -> Path:
 
 def main() -> None:
     """Measure, and print a table."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--events", type=int, default=WHOLE, help="how many events, at most those of the data set")
     parser.add_argument("--rounds", type=int, default=1, help="the table shows the medians of so many rounds")
     parser.add_argument("--straight", nargs=2, metavar=("FILE", "URL"), help=argparse.SUPPRESS)

@@ -170,8 +170,9 @@ class _Delivery:
 
     def _send_and_keep(self, grant: Grant, decided: Sequence[Outcome]) -> Sequence[Outcome]:
         outcomes = [*decided, *self._send(grant.records)] if grant.records else list(decided)
-        self.ledger.write(outcomes)
-        self.pace.done(grant)
+        with self.ledger.store.begin() as connection:
+            self.ledger.write(outcomes, connection)
+            self.pace.done(grant, connection)
         return outcomes
 
     def _send(self, records: Sequence[Record]) -> Sequence[Outcome]:

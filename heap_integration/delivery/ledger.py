@@ -14,12 +14,13 @@ from heap_integration.store.tables import ledger_batches, ledger_reasons
 
 if TYPE_CHECKING:
     import duckdb
+    from sqlalchemy import Connection
 
     from heap_integration.store import Store
     from heap_integration.warehouse import Warehouse
 
 KEY_BYTES = 16
-SETTLE_BATCHES = 200
+SETTLE_BATCHES = 100
 
 
 @dataclass(frozen=True)
@@ -43,28 +44,27 @@ class Ledger:
         self.store = store
         self.flow = flow
 
-    def write(self, outcomes: Sequence[Outcome], attempts: int = 1) -> None:
-        """Keep the outcomes of one batch."""
+    def write(self, outcomes: Sequence[Outcome], connection: Connection, attempts: int = 1) -> None:
+        """Keep the outcomes of one batch, in the caller's transaction."""
         if not outcomes:
             return
         row = {
             "flow": self.flow,
             "created_at": time.time(),
             "records": len(outcomes),
-            "keys": b"".join(outcome.key for outcome in outcomes),
-            "statuses": bytes(outcome.status for outcome in outcomes),
+            "keys": b"".join([outcome.key for outcome in outcomes]),
+            "statuses": bytes([outcome.status for outcome in outcomes]),
             "attempts": attempts,
             "settled": 0,
         }
+        number = connection.execute(insert(ledger_batches).values(row).returning(ledger_batches.c.id)).scalar_one()
         exceptions = [
-            {"position": position, "status": int(outcome.status), "reason": outcome.reason}
+            {"batch_id": number, "position": position, "status": int(outcome.status), "reason": outcome.reason}
             for position, outcome in enumerate(outcomes)
             if outcome.status is not Status.ACCEPTED
         ]
-        with self.store.begin() as connection:
-            number = connection.execute(insert(ledger_batches).values(row).returning(ledger_batches.c.id)).scalar_one()
-            if exceptions:
-                connection.execute(insert(ledger_reasons), [{"batch_id": number, **row} for row in exceptions])
+        if exceptions:
+            connection.execute(insert(ledger_reasons), exceptions)
 
     def unsettled(self, limit: int = SETTLE_BATCHES) -> list[LedgerBatch]:
         """Return the oldest batches that the warehouse doesn't know yet."""
@@ -110,10 +110,10 @@ def settle(
 ) -> int:
     """Carry a ledger's news into the warehouse in bulk and return how many batches moved.
 
-    ``apply`` gets a connection with a temporary table ``settling`` (key uuid, status, reason) and
-    moves it to where it belongs. The note of the batches stands in the same transaction, so that
-    dying between the warehouse and the ledger settles nothing twice. Nothing happens while fewer
-    than ``least`` batches wait.
+    ``apply`` gets a connection with a temporary table ``settling`` (key uuid, status, reason, and
+    position: the order in which they came to be) and moves it to where it belongs. The note of the
+    batches stands in the same transaction, so that dying between the warehouse and the ledger settles
+    nothing twice. Nothing happens while fewer than ``least`` batches wait.
     """
     moved = 0
     while len(batches := ledger.unsettled()) >= max(least, 1):
@@ -125,7 +125,8 @@ def settle(
             fresh = [batch for batch in batches if batch.number not in settled]
             con.register("news", _as_table(fresh))
             con.execute(
-                "create or replace temp table settling as select key::blob::uuid as key, status, reason from news"
+                "create or replace temp table settling as "
+                "select key::blob::uuid as key, status, reason, row_number() over () as position from news"
             )
             con.unregister("news")
             apply(con)

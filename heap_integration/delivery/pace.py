@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 # A grant counts for one percent longer than the window, so that the network's jitter can't push two
 # requests into one window of the other side. What that costs is one percent of the budget.
 SLACK = 1.01
+# The least part of a batch that goes out alone: without parts, up to a batch of each window stays unused.
+LEAST_SHARE = 0.1
 
 
 @dataclass
@@ -70,8 +72,8 @@ class Pace:
     def ask(self, records: Sequence[Record]) -> Grant:
         """Grant as many of ``records`` as the windows leave, all the rest is held back in order.
 
-        Records whose own key has used up its window step aside for the others; where the window over
-        all records lacks room for what is left, nothing is granted.
+        Records whose own key has used up its window step aside for the others. What the window over all
+        records has left is granted where that is worth a request, else nothing.
         """
         if not self._reach:
             return Grant(list(records), [])
@@ -88,12 +90,11 @@ class Pace:
                 grant.number = noted.scalar_one()
         return grant
 
-    def done(self, grant: Grant) -> None:
+    def done(self, grant: Grant, connection: Connection) -> None:
         """Let a grant count from now: the other side has counted it by now at the latest."""
-        if grant.number is None:
-            return
-        with self.store.begin() as connection:
-            connection.execute(update(rate_grants).where(rate_grants.c.id == grant.number).values(at=self.clock()))
+        if grant.number is not None:
+            this = rate_grants.c.id == grant.number
+            connection.execute(update(rate_grants).where(this).values(at=self.clock()))
 
     def used(self, window: Window) -> int:
         """Return how many records count against a window now, over all keys."""
@@ -107,18 +108,25 @@ class Pace:
         """Return how many records count against the longest window: where they fit all, no detail matters."""
         grants = rate_grants.c
         mine = grants.limiter == self.name
-        connection.execute(delete(rate_grants).where(mine, grants.at <= now - self._reach))
-        return int(connection.execute(select(func.coalesce(func.sum(grants.records), 0)).where(mine)).scalar_one())
+        used = select(func.coalesce(func.sum(grants.records), 0), func.min(grants.at)).where(mine)
+        total, oldest = connection.execute(used).one()
+        if oldest is not None and oldest <= now - self._reach:
+            connection.execute(delete(rate_grants).where(mine, grants.at <= now - self._reach))
+            total, _ = connection.execute(used).one()
+        return int(total)
 
     def _granted(self, records: Sequence[Record], wanted: Counter[int], now: float) -> tuple[Grant, Counter[int]]:
         fitting, held, closed = list(records), list[Record](), frozenset[str | None]()
         if any(use.lacks_room(wanted) for use in self._by_key):
             fitting, held, closed, wanted = self._fitting(records)
         wait = min((use.reopens(closed) - now for use in self._by_key), default=0.0) if closed else 0.0
-        room_at = max((use.room_at(len(fitting)) for use in self._overall), default=now)
-        if fitting and room_at > now:
-            return Grant([], list(records), room_at - now), wanted
-        return Grant(fitting, held, wait, closed), wanted
+        room = min((use.room for use in self._overall), default=len(fitting))
+        if len(fitting) <= room:
+            return Grant(fitting, held, wait, closed), wanted
+        if room >= len(fitting) * LEAST_SHARE:
+            return _first(room, fitting, records)
+        room_at = max(use.room_at(len(fitting)) for use in self._overall)
+        return Grant([], list(records), room_at - now), wanted
 
     def _refresh(self, connection: Connection, now: float) -> None:
         grants = rate_grants.c
@@ -201,9 +209,13 @@ class _Use:
     def is_full(self, key: int, wanted: int) -> bool:
         return self.keys[key] + wanted >= self.window.records
 
+    @property
+    def room(self) -> int:
+        return max(self.window.records - self.total, 0)
+
     def room_at(self, wanted: int) -> float:
         """Return when ``wanted`` records fit; the past where they fit already."""
-        room = self.window.records - self.total
+        room = self.room
         at = 0.0
         for seen in sorted(self.grants.values(), key=lambda seen: seen.at):
             if room >= wanted:
@@ -220,6 +232,13 @@ class _Use:
 
     def _end(self, seen: _Seen) -> float:
         return seen.at + self.window.seconds * SLACK
+
+
+def _first(room: int, fitting: Sequence[Record], records: Sequence[Record]) -> tuple[Grant, Counter[int]]:
+    """Grant the first of the fitting records; all others keep their order, whatever held them back."""
+    granted = list(fitting[:room])
+    numbers = set(map(id, granted))
+    return Grant(granted, [record for record in records if id(record) not in numbers]), _counted(granted)
 
 
 def _counted(records: Sequence[Record]) -> Counter[int]:

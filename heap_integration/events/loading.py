@@ -53,7 +53,7 @@ def load_landed(warehouse: Warehouse, folder: Path, progress: Callable[[Loaded],
         with warehouse.read() as con:
             after_line = resume_point(con, segment.name)
         if after_line is not None:
-            chunks = (chunk for chunk in read_landing(segment, chunk_rows=PACKED_ROWS) if chunk.last_line > after_line)
+            chunks = read_landing(segment, after_line=after_line, chunk_rows=PACKED_ROWS)
             total += _load(
                 warehouse,
                 chunks,

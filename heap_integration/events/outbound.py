@@ -34,7 +34,7 @@ from heap_integration.warehouse import Warehouse
 from heap_integration.warehouse.events import pending_events, settle_events
 
 FLOW = "events"
-CHUNK_ROWS = 50_000
+CHUNK_ROWS = 30_000
 STATUSES = {"rejected": Status.REJECTED, "suppressed": Status.SUPPRESSED}
 
 

@@ -1,5 +1,7 @@
 """The tables of the hub in the warehouse."""
 
+import re
+
 TABLES = """
 create table if not exists product_events (
     seq bigint not null,
@@ -23,6 +25,7 @@ create table if not exists event_outcomes (
     seq bigint not null,
     event_key uuid not null,
     event_day date not null,
+    origin varchar not null,
     status utinyint not null,
     reason varchar not null,
     settled_at timestamp not null
@@ -88,3 +91,5 @@ create table if not exists sync_runs (
     pending bigint not null
 );
 """
+
+TABLE_NAMES = frozenset(re.findall(r"create table if not exists (\w+)", TABLES))

@@ -5,11 +5,11 @@ from __future__ import annotations
 import fcntl
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from heap_integration.warehouse.ddl import TABLES
+from heap_integration.warehouse.ddl import TABLE_NAMES, TABLES
 
 if TYPE_CHECKING:
     import duckdb
@@ -17,10 +17,10 @@ if TYPE_CHECKING:
 SCHEME = "duckdb:///"
 # How many rows DuckDB packs together. A load of as many is written once and as it is; smaller ones are
 # packed again when the next one comes, and larger ones cost memory.
-PACKED_ROWS = 61_440
+PACKED_ROWS = 40_960
 # What DuckDB would take for itself is most of the machine's memory and all of its cores. The hub's own
 # statements are short: a second thread doubles what they cost and makes hardly one of them faster.
-CONFIG: dict[str, str | bool | int | float | list[str]] = {"memory_limit": "128MB", "threads": 1}
+CONFIG: dict[str, str | bool | int | float | list[str]] = {"memory_limit": "96MB", "threads": 1}
 
 
 class WarehouseError(ValueError):
@@ -49,34 +49,27 @@ class Warehouse:
     @contextmanager
     def read(self) -> Iterator[duckdb.DuckDBPyConnection]:
         """Yield a read-only connection; the tables exist."""
-        if not self.path.exists():
+        if not self._is_complete():
             with self.write():
                 pass
-        with self._locked(fcntl.LOCK_SH):
-            connection = self._connect(read_only=True)
-            try:
-                yield connection
-            finally:
-                connection.close()
+        with self._locked(fcntl.LOCK_SH), closing(self._connect(read_only=True)) as connection:
+            yield connection
 
     @contextmanager
     def write(self) -> Iterator[duckdb.DuckDBPyConnection]:
         """Yield a connection inside a transaction, committed at the end and rolled back on an error."""
         with self._locked(fcntl.LOCK_EX):
             is_new = not self.path.exists()
-            connection = self._connect(read_only=False)
-            try:
+            with closing(self._connect(read_only=False)) as connection:
                 if is_new:
                     # Events are stored as they came: nobody else on the machine may read them.
                     self.path.chmod(0o600)
-                connection.execute("begin")
-                if not self._has_tables:
-                    connection.execute(TABLES)
+                if is_new or not self._has_tables:
+                    connection.execute(f"begin; {TABLES} commit")
                     self._has_tables = True
+                connection.execute("begin")
                 yield connection
                 connection.execute("commit")
-            finally:
-                connection.close()
 
     @contextmanager
     def lease(self) -> Iterator[Path]:
@@ -85,6 +78,14 @@ class Warehouse:
             pass
         with self._locked(fcntl.LOCK_EX):
             yield self.path
+
+    def _is_complete(self) -> bool:
+        """Say whether the tables are there: whoever made the file may have died before it made them."""
+        if not self._has_tables and self.path.exists():
+            with self._locked(fcntl.LOCK_SH), closing(self._connect(read_only=True)) as connection:
+                found = connection.execute("select table_name from duckdb_tables()").fetchall()
+            self._has_tables = {(name,) for name in TABLE_NAMES} <= set(found)
+        return self._has_tables and self.path.exists()
 
     def _connect(self, *, read_only: bool) -> duckdb.DuckDBPyConnection:
         import duckdb

@@ -36,10 +36,14 @@ from (select *, row_number() over () as position from arriving)
 where position not in (from repeated)
 """
 
+REACH = "select min(seq) - 1, max(seq) from product_events where seq > $after and event_day between $first and $last"
+# Where little is pending, so many events at once are looked through: more would not fit into memory.
+WIDEST = 1_000_000
+
 # Narrow columns first: to sort whole events for the sake of the first few thousand costs ten times as much.
 UNTIL = """
 select count(*), max(seq) from (
-    select seq from product_events as event
+    select seq from product_events
     where {pending}
     order by seq
     limit $rows
@@ -49,7 +53,7 @@ select count(*), max(seq) from (
 PENDING = """
 select seq, event_key::blob as event_key, message_id, type, name, user_id, anonymous_id,
        strftime(timestamp, '%Y-%m-%dT%H:%M:%S.%gZ') as timestamp, properties, traits, context
-from product_events as event
+from product_events
 where {pending}
 order by seq
 """
@@ -59,38 +63,58 @@ IS_PENDING = """
 seq > $after and seq <= $until
 and event_day between $first and $last
 and not list_contains($without, '*') and not list_contains($without, source)
-and ($resend or not exists (
-    select 1 from event_outcomes as outcome
-    where outcome.seq = event.seq and outcome.seq > $after and outcome.seq <= $until
-))
+and ($resend or seq not in (select seq from event_outcomes where seq > $after and seq <= $until))
+"""
+
+# An event that was sent again has several outcomes in the ledger: the last one counts.
+DECIDED = """
+create or replace temp table decided as
+select event.seq, event.event_key, event.event_day, event.origin, news.status, news.reason
+from (
+    select key, arg_max(status, position) as status, arg_max(reason, position) as reason from settling group by key
+) as news
+join product_events as event on event.event_key = news.key
+"""
+
+# One outcome an event: what asks for counts needs no join and no memory.
+FORGET = """
+delete from event_outcomes where seq between $first and $last and seq in (select seq from decided)
 """
 
 SETTLE = """
-insert into event_outcomes
-select event.seq, settling.key, event.event_day, settling.status, settling.reason, now()::timestamp
-from settling join product_events as event on event.event_key = settling.key
-left join (
-    select seq, arg_max(status, settled_at) as status from event_outcomes
-    where event_key in (select key from settling) group by seq
-) as known on known.seq = event.seq
-where known.status is distinct from settling.status
+insert into event_outcomes by name select *, now()::timestamp as settled_at from decided
 """
 
 DAYS = """
-with last_outcome as (
-    select seq, arg_max(status, settled_at) as status
-    from event_outcomes where event_day between $first and $last group by seq
+with outcome as (
+    select event_day,
+           count(*) filter (where status = 1) as accepted,
+           count(*) filter (where status = 2) as rejected,
+           count(*) filter (where status = 3) as suppressed
+    from event_outcomes where event_day between $first and $last group by event_day
+), event as (
+    select event_day, count(*) as events from product_events where event_day between $first and $last group by event_day
 )
-select event.event_day,
-       count(*),
-       count(*) filter (where status = 1),
-       count(*) filter (where status = 2),
-       count(*) filter (where status = 3),
-       count(*) filter (where status is null)
-from product_events as event left join last_outcome using (seq)
-where event.event_day between $first and $last
-group by event.event_day
-order by event.event_day
+select event_day, events, coalesce(accepted, 0), coalesce(rejected, 0), coalesce(suppressed, 0),
+       events - coalesce(accepted + rejected + suppressed, 0)
+from event left join outcome using (event_day)
+order by event_day
+"""
+
+# Only where the numbers differ it is worth looking for the events that make the difference.
+OPEN_DAYS = """
+create or replace temp table open_days as
+select event_day from (select event_day, count(*) as events from product_events group by event_day)
+left join (select event_day, count(*) as decided from event_outcomes group by event_day) using (event_day)
+where events > coalesce(decided, 0)
+"""
+
+PENDING_DAYS = """
+select event_day, count(*), max(seq) from product_events
+where event_day in (from open_days)
+  and not list_contains($without, '*') and not list_contains($without, source)
+  and seq not in (select seq from event_outcomes where event_day in (from open_days))
+group by event_day order by event_day
 """
 
 
@@ -208,22 +232,27 @@ def pending_events(
 
 def _until(con: duckdb.DuckDBPyConnection, asked: Mapping[str, object], after: int, rows: int) -> int:
     """Return the sequence number with which the next ``rows`` pending events end."""
-    newest = con.execute("select coalesce(max(seq), 0) from product_events").fetchone()
-    end = newest[0] if newest else 0
+    found = con.execute(REACH, {"first": asked["first"], "last": asked["last"], "after": after}).fetchone()
+    start, end = found if found and found[0] is not None else (after, after)
     query = UNTIL.format(pending=IS_PENDING)
     width, missing = rows, rows
-    while after < end and missing:
-        until = after + width
-        found = con.execute(query, {**asked, "after": after, "until": until, "rows": missing}).fetchone()
-        count, last = found or (0, None)
+    while start < end and missing:
+        until = start + width
+        count, last = con.execute(query, {**asked, "after": start, "until": until, "rows": missing}).fetchone() or (
+            0,
+            0,
+        )
         missing -= count
-        after = until if missing else last
-        width *= 2
-    return after
+        start = until if missing else last
+        width = min(2 * width, WIDEST)
+    return int(start)
 
 
 def settle_events(con: duckdb.DuckDBPyConnection) -> None:
-    """Move the outcomes of the temporary table ``settling`` to their events."""
+    """Move the outcomes of the temporary table ``settling`` (see ``settle``) to their events."""
+    con.execute(DECIDED)
+    first, last = con.execute("select min(seq), max(seq) from decided").fetchone() or (None, None)
+    con.execute(FORGET, {"first": first, "last": last})
     con.execute(SETTLE)
 
 
@@ -235,15 +264,8 @@ def day_counts(con: duckdb.DuckDBPyConnection, first: date, last: date) -> list[
 
 def pending_days(con: duckdb.DuckDBPyConnection, without_sources: Sequence[str] = ()) -> dict[date, tuple[int, int]]:
     """Return the days that have pending events, each with how many and the highest sequence number."""
-    rows = con.execute(
-        """
-        select event_day, count(*), max(seq) from product_events as event
-        where not list_contains($without, '*') and not list_contains($without, source)
-          and not exists (select 1 from event_outcomes as o where o.seq = event.seq)
-        group by event_day order by event_day
-        """,
-        {"without": list(without_sources)},
-    ).fetchall()
+    con.execute(OPEN_DAYS)
+    rows = con.execute(PENDING_DAYS, {"without": list(without_sources)}).fetchall()
     return {day: (count, seq) for day, count, seq in rows}
 
 
@@ -269,19 +291,21 @@ def origin_counts(con: duckdb.DuckDBPyConnection, fingerprint: str) -> OriginCou
         return OriginCounts()
     row = con.execute(
         """
-        with outcome as (select seq, arg_max(status, settled_at) as status from event_outcomes group by seq)
-        select (select sum(read) from loaded_inputs where fingerprint = $mark),
-               count(*) filter (where status = 1),
-               (select sum(duplicates) from loaded_inputs where fingerprint = $mark),
-               (select sum(unused) from loaded_inputs where fingerprint = $mark),
-               count(*) filter (where status = 2)
-                   + (select sum(refused) from loaded_inputs where fingerprint = $mark),
-               count(*) filter (where status = 3),
-               count(*) filter (where status is null),
-               min(event_day),
-               max(event_day)
-        from product_events left join outcome using (seq)
-        where origin = $origin
+        with line as (
+            select sum(read) as read, sum(duplicates) as duplicates, sum(refused) as refused, sum(unused) as unused
+            from loaded_inputs where fingerprint = $mark
+        ), outcome as (
+            select count(*) filter (where status = 1) as accepted,
+                   count(*) filter (where status = 2) as rejected,
+                   count(*) filter (where status = 3) as suppressed,
+                   count(*) as decided
+            from event_outcomes where origin = $origin
+        ), event as (
+            select count(*) as events, min(event_day) as first_day, max(event_day) as last_day
+            from product_events where origin = $origin
+        )
+        select read, accepted, duplicates, unused, rejected + refused, suppressed, events - decided, first_day, last_day
+        from line, outcome, event
         """,
         {"mark": fingerprint, "origin": origin[0]},
     ).fetchone()
@@ -292,14 +316,9 @@ def origin_reasons(con: duckdb.DuckDBPyConnection, fingerprint: str) -> list[tup
     """Return why lines of an input were not sent, most frequent first."""
     rows = con.execute(
         """
-        with mine as (select distinct origin from loaded_inputs where fingerprint = $mark),
-        outcome as (
-            select seq, arg_max(status, settled_at) as status, arg_max(reason, settled_at) as reason
-            from event_outcomes group by seq
-        )
+        with mine as (select distinct origin from loaded_inputs where fingerprint = $mark)
         select reason, count(*) from (
-            select outcome.reason from outcome join product_events as event using (seq)
-            where outcome.status <> 1 and event.origin in (from mine)
+            select reason from event_outcomes where status <> 1 and origin in (from mine)
             union all
             select reason from rejected_rows where origin in (from mine)
         ) group by reason order by 2 desc, 1 limit 50
@@ -313,10 +332,8 @@ def reasons(con: duckdb.DuckDBPyConnection, limit: int = 20) -> list[tuple[str, 
     """Return why rows were not sent, most frequent first: (rejected or suppressed, reason, rows)."""
     rows = con.execute(
         """
-        select case status when 2 then 'rejected' else 'suppressed' end, reason, count(*) from (
-            select arg_max(status, settled_at) as status, arg_max(reason, settled_at) as reason
-            from event_outcomes group by seq
-        ) where status <> 1 group by all
+        select case status when 2 then 'rejected' else 'suppressed' end, reason, count(*)
+        from event_outcomes where status <> 1 group by all
         union all
         select 'rejected', reason, count(*) from rejected_rows group by all
         order by 3 desc, 2 limit ?
@@ -352,13 +369,7 @@ def balance(con: duckdb.DuckDBPyConnection) -> Balance:
     read = loads(con)
     outcomes = {
         int(status): int(rows)
-        for status, rows in con.execute(
-            """
-            select status, count(*) from (
-                select seq, arg_max(status, settled_at) as status from event_outcomes group by seq
-            ) group by status
-            """
-        ).fetchall()
+        for status, rows in con.execute("select status, count(*) from event_outcomes group by status").fetchall()
     }
     numbers = {
         "read": read.read,

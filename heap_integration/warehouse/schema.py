@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import pyarrow as pa
 
+# Arrow's own allocator keeps what the pieces of a file needed once: 50 MB for as long as the process lives.
+pa.set_memory_pool(pa.system_memory_pool())
+
 # Times are UTC without a zone; properties, traits and context are the text of a JSON object.
 EVENT_SCHEMA = pa.schema(
     [

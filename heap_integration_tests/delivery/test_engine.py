@@ -154,7 +154,7 @@ def test_a_batch_settles_once_even_if_its_note_was_lost(store: Store, tmp_path: 
         con.execute("create table settled (key uuid, status utinyint, reason varchar)")
 
     def apply(con: object) -> None:
-        con.execute("insert into settled from settling")  # type: ignore[attr-defined]
+        con.execute("insert into settled select key, status, reason from settling")  # type: ignore[attr-defined]
 
     class Dies(Exception):
         pass

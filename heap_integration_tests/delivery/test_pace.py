@@ -36,15 +36,28 @@ def records(count: int, key: str = "a") -> list[Record]:
     return [Record(number.to_bytes(16, "big"), number, key) for number in range(count)]
 
 
-def test_the_window_over_all_records_admits_whole_batches_only(store: Store) -> None:
+def test_the_window_over_all_records_is_used_up_but_not_in_crumbs(store: Store) -> None:
     clock = Clock()
     pace = Pace(store, "heap", [ALL], clock)
     assert len(pace.ask(records(60)).records) == 60
+    part = pace.ask(records(60))
+    assert [record.payload for record in part.records] == list(range(40))
+    assert [record.payload for record in part.held] == list(range(40, 60))
+    clock.now += 30
     refused = pace.ask(records(60))
     assert (refused.records, len(refused.held)) == ([], 60)
-    assert 60 <= refused.wait <= 61
+    assert 30 <= refused.wait <= 31
     clock.now += refused.wait + 0.001
     assert len(pace.ask(records(60)).records) == 60
+
+
+def test_what_does_not_fit_into_a_window_keeps_its_order(store: Store) -> None:
+    pace = Pace(store, "heap", [ALL, EACH], Clock())
+    pace.ask([record for key in "abcdefghi" for record in records(10, key)])
+    mixed = [record for pair in zip(records(15, "busy"), records(15, "calm"), strict=True) for record in pair]
+    grant = pace.ask(mixed)
+    assert grant.records == mixed[:10]
+    assert grant.held == mixed[10:]
 
 
 def test_a_busy_identity_steps_aside_for_the_others(store: Store) -> None:
@@ -81,7 +94,8 @@ def test_no_window_of_the_other_side_ever_overflows(
                 # Anywhere between the request and its answer the other side may have counted it.
                 arrivals.append((clock.now + latency, len(grant.records)))
                 clock.now += latency
-                pace.done(grant)
+                with store.begin() as connection:
+                    pace.done(grant, connection)
         for end, _ in arrivals:
             assert sum(count for at, count in arrivals if end - 60 < at <= end) <= ALL.records
     finally:

@@ -19,12 +19,14 @@ Adapter = Callable[[dict[str, Any]], Event | Refusal | None]
 ADAPTERS: dict[str, Adapter] = {"userflow": event_from_notification}
 
 
-def read_landing(path: Path, *, chunk_rows: int = 20_000) -> Iterator[Chunk]:
-    """Read a sealed landing segment: a line is {"id", "received_at", "source", "body"}."""
+def read_landing(path: Path, *, after_line: int = 0, chunk_rows: int = 20_000) -> Iterator[Chunk]:
+    """Read a sealed landing segment after ``after_line``: a line is {"id", "received_at", "source", "body"}."""
     rows = Rows(str(path))
     number = 0
     with path.open("rb") as file:
         for number, line in Lines(file):
+            if number <= after_line:
+                continue
             if line is None:
                 rows.refuse(number, "longer than a landing line can be", "")
             elif not line.isspace():
