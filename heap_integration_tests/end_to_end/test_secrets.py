@@ -278,8 +278,10 @@ def held(pid: int, values: set[bytes]) -> set[bytes]:
 
 def written(root: Path) -> Iterator[tuple[str, bytes]]:
     """Yield every file's content, and what is in the tables of databases, which may be packed in the file."""
-    for path in sorted(path for path in root.rglob("*") if path.is_file()):
-        yield str(path), path.read_bytes()
+    files = sorted(path for path in root.rglob("*") if path.is_file())
+    yield from [(str(path), path.read_bytes()) for path in files]
+    # Only then: to open a database may remove the files beside it.
+    for path in files:
         if path.suffix == ".duckdb":
             with duckdb.connect(str(path), read_only=True) as con:
                 for (table,) in con.execute("select table_name from duckdb_tables()").fetchall():
