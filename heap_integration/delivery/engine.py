@@ -81,10 +81,11 @@ class Tally:
     def count(self, outcomes: Sequence[Outcome]) -> None:
         """Add the outcomes of a batch."""
         self.batches += 1
-        for outcome in outcomes:
+        others = [outcome for outcome in outcomes if outcome.status is not Status.ACCEPTED]
+        self.statuses[Status.ACCEPTED] += len(outcomes) - len(others)
+        for outcome in others:
             self.statuses[outcome.status] += 1
-            if outcome.status is not Status.ACCEPTED:
-                self.reasons[outcome.reason] += 1
+            self.reasons[outcome.reason] += 1
 
 
 class DeliveryStopped(Exception):

@@ -243,7 +243,7 @@ def _first(room: int, fitting: Sequence[Record], records: Sequence[Record]) -> t
 
 def _counted(records: Sequence[Record]) -> Counter[int]:
     keys: Counter[int] = Counter()
-    for key, count in Counter(record.pace_key for record in records).items():
+    for key, count in Counter([record.pace_key for record in records]).items():
         if key is not None:
             keys[crc32(key.encode())] += count
     return keys

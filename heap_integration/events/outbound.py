@@ -34,7 +34,7 @@ from heap_integration.warehouse import Warehouse
 from heap_integration.warehouse.events import pending_events, settle_events
 
 FLOW = "events"
-CHUNK_ROWS = 30_000
+CHUNK_ROWS = 20_000
 STATUSES = {"rejected": Status.REJECTED, "suppressed": Status.SUPPRESSED}
 
 
@@ -146,6 +146,8 @@ class Outbound:
             after = events.column("seq")[-1].as_py()
             for batch in events.to_batches(max_chunksize=BATCH_EVENTS):
                 yield from map(self._item, zip(*(batch.column(name).to_pylist() for name in ROW_COLUMNS), strict=True))
+            # Without this two chunks are in memory while the next one is read.
+            del events, batch
 
     def _item(self, row: PreparedRow) -> Record | Outcome:
         key = row[0]

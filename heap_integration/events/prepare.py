@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import lru_cache
 from typing import Any, Literal, NamedTuple
 
 import orjson
@@ -142,6 +143,9 @@ class Preparer:
         )
         # the same properties give the same body, and clickstreams repeat themselves
         self._bodies: dict[str, _Body] = {}
+        # so do people, and the names of events
+        self._who = lru_cache(_REMEMBERED)(self._identity)
+        self._quoted = lru_cache(_REMEMBERED)(orjson.dumps)
 
     def prepare(self, row: PreparedRow) -> Prepared | Refused:
         """Return what to send for ``row``, or why nothing is sent; no content makes it fail."""
@@ -154,15 +158,15 @@ class Preparer:
             else:
                 body = self._body(_viewed(properties, kind, name, self.settings.preset))
                 name = _VIEWS[kind]
-            identity, notes = self._identity(user_id, anonymous_id)
+            identity, quoted, notes = self._who(user_id, anonymous_id)
             if self.settings.consent_property:
                 self._check_consent(_object(traits, "traits"))
                 self._check_consent(_object(context, "context"))
             if not 0 < len(name) <= LONGEST_NAME:
                 name, notes = self._shorter_name(name), (*notes, "cut:name")
             payload = b'{"event":%b,"identity":%b,"timestamp":"%b","properties":%b,"idempotency_key":%b}' % (
-                orjson.dumps(name),
-                orjson.dumps(identity),
+                self._quoted(name),
+                quoted,
                 _milliseconds(timestamp),
                 body.text,
                 orjson.dumps(idempotency_key(message_id, key)),
@@ -193,7 +197,7 @@ class Preparer:
             raise _Unsent("rejected", str(unfit)) from unfit
         return _Body(orjson.dumps(flat), tuple(notes))
 
-    def _identity(self, user_id: str | None, anonymous_id: str | None) -> tuple[str, tuple[str, ...]]:
+    def _identity(self, user_id: str | None, anonymous_id: str | None) -> tuple[str, bytes, tuple[str, ...]]:
         placeholder = None
         for given in (user_id, anonymous_id):
             identity = given.strip() if given else ""
@@ -204,7 +208,7 @@ class Preparer:
                 continue
             if len(identity) > LONGEST_IDENTITY:
                 raise _Unsent("rejected", f"the identity is longer than the {LONGEST_IDENTITY} characters Heap takes")
-            return identity, ("placeholder user id",) if placeholder else ()
+            return identity, orjson.dumps(identity), ("placeholder user id",) if placeholder else ()
         if placeholder:
             raise _Unsent("rejected", f"the identity {placeholder!r} stands for nobody")
         raise _Unsent("rejected", "no user: neither a user id nor an anonymous id")
@@ -255,6 +259,8 @@ def _milliseconds(text: str) -> bytes:
     """Return a moment in UTC as Heap's examples write it: 2026-01-02T03:04:05.678Z."""
     try:
         moment = datetime.fromisoformat(text)
+        if len(text) == _MILLISECONDS + 1 and text[7] + text[10] + text[19] + text[-1] == "-T.Z":
+            return text.encode()
         moment = moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)
     except (ValueError, OverflowError):
         raise _Unsent("rejected", f"timestamp {text[:80]!r} can't be read") from None
