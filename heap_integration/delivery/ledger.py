@@ -107,17 +107,19 @@ def settle(
     apply: Callable[[duckdb.DuckDBPyConnection], None],
     *,
     least: int = 1,
+    frugal: bool = False,
 ) -> int:
     """Carry a ledger's news into the warehouse in bulk and return how many batches moved.
 
     ``apply`` gets a connection with a temporary table ``settling`` (key uuid, status, reason, and
     position: the order in which they came to be) and moves it to where it belongs. The note of the
     batches stands in the same transaction, so that dying between the warehouse and the ledger settles
-    nothing twice. Nothing happens while fewer than ``least`` batches wait.
+    nothing twice. Nothing happens while fewer than ``least`` batches wait. ``frugal`` is as in
+    ``Warehouse.write``.
     """
     moved = 0
     while len(batches := ledger.unsettled()) >= max(least, 1):
-        with warehouse.write() as con:
+        with warehouse.write(frugal=frugal) as con:
             known = con.execute(
                 "select batch from settled_batches where flow = ? and batch >= ?", [ledger.flow, batches[0].number]
             )

@@ -85,7 +85,7 @@ def _load(
     total = Loaded()
     for chunk in chunks:
         last_line = chunk.last_line
-        with warehouse.write() as con:
+        with warehouse.write(frugal=True) as con:
             total += load_chunk(
                 con,
                 chunk.events,

@@ -93,7 +93,7 @@ class Outbound:
 
     def settle(self) -> None:
         """Bring the outcomes that a run left behind, dead or alive, into the warehouse."""
-        settle(self.ledger, self.warehouse, settle_events)
+        settle(self.ledger, self.warehouse, settle_events, frugal=True)
 
     def send(
         self,
@@ -131,7 +131,7 @@ class Outbound:
     def _items(self, first: date, last: date, withheld: frozenset[str], resend: bool) -> Iterator[Record | Outcome]:
         after = 0
         while True:
-            with self.warehouse.read() as con:
+            with self.warehouse.read(frugal=True) as con:
                 events = pending_events(
                     con,
                     first=first,

@@ -20,7 +20,9 @@ SCHEME = "duckdb:///"
 PACKED_ROWS = 40_960
 # What DuckDB would take for itself is most of the machine's memory and all of its cores. The hub's own
 # statements are short: a second thread doubles what they cost and makes hardly one of them faster.
-CONFIG: dict[str, str | bool | int | float | list[str]] = {"memory_limit": "96MB", "threads": 1}
+CONFIG: dict[str, str | bool | int | float | list[str]] = {"memory_limit": "2GB", "threads": 1}
+# Enough for a piece of a load or of a delivery, of which there are thousands. Whole segments need more.
+FRUGAL = "96MB"
 
 
 class WarehouseError(ValueError):
@@ -47,17 +49,22 @@ class Warehouse:
         self._has_tables = False
 
     @contextmanager
-    def read(self) -> Iterator[duckdb.DuckDBPyConnection]:
-        """Yield a read-only connection; the tables exist."""
+    def read(self, *, frugal: bool = False) -> Iterator[duckdb.DuckDBPyConnection]:
+        """Yield a read-only connection; the tables exist. ``frugal`` keeps DuckDB's memory small."""
         if not self._is_complete():
             with self.write():
                 pass
         with self._locked(fcntl.LOCK_SH), closing(self._connect(read_only=True)) as connection:
+            if frugal:
+                connection.execute(f"set memory_limit = '{FRUGAL}'")
             yield connection
 
     @contextmanager
-    def write(self) -> Iterator[duckdb.DuckDBPyConnection]:
-        """Yield a connection inside a transaction, committed at the end and rolled back on an error."""
+    def write(self, *, frugal: bool = False) -> Iterator[duckdb.DuckDBPyConnection]:
+        """Yield a connection inside a transaction, committed at the end and rolled back on an error.
+
+        ``frugal`` keeps DuckDB's memory small.
+        """
         with self._locked(fcntl.LOCK_EX):
             is_new = not self.path.exists()
             with closing(self._connect(read_only=False)) as connection:
@@ -67,6 +74,8 @@ class Warehouse:
                 if is_new or not self._has_tables:
                     connection.execute(f"begin; {TABLES} commit")
                     self._has_tables = True
+                if frugal:
+                    connection.execute(f"set memory_limit = '{FRUGAL}'")
                 connection.execute("begin")
                 yield connection
                 connection.execute("commit")
