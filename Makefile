@@ -38,7 +38,7 @@ test: lint
 
 # Resolve the versions again and lock them with their hashes.
 lock:
-	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --all-extras --generate-hashes \
+	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --extra s3 --extra postgres --extra dbt --extra dev --generate-hashes \
 		--no-emit-index-url --no-header pyproject.toml -o requirements.txt
 
 clean:
