@@ -37,6 +37,7 @@ from heap_integration.environment_settings import (
     Settings,
     Sources,
     StoreAddress,
+    TableSource,
     UserflowDestination,
     UserflowSource,
     WarehouseAddress,
@@ -67,6 +68,7 @@ __all__ = [
     "SegmentSync",
     "SegmentSyncSettings",
     "Sources",
+    "TableSource",
     "UserflowDestination",
     "UserflowSource",
     "clashes",
@@ -78,12 +80,18 @@ __all__ = [
 ]
 
 FILE_NAME = "environment.yaml"
+# A landing that is no folder: what arrives lies in the store, where receivers on several machines reach it.
+IN_STORE = "store"
 # Two environments with one of these in common would mix what they hold.
 OWN_SECRETS: dict[Location, str] = {
     ("heap", "api_key"): "Heap api key",
     ("destinations", "userflow", "api_key"): "Userflow key",
+    ("sources", "clients", "write_key"): "write key",
     ("store",): "store",
 }
+
+
+SOURCE_LISTS = ("clients", "files", "tables")
 
 
 class Environment(Settings):
@@ -138,7 +146,8 @@ class Environment(Settings):
         base = root.resolve()
 
         def place(path: str) -> str:
-            return str(base / path.replace("{name}", self.name))
+            named = path.replace("{name}", self.name)
+            return named if "://" in named else str(base / named)
 
         def address(url: str) -> str:
             scheme, slashes, path = url.partition(":///")
@@ -146,17 +155,16 @@ class Environment(Settings):
             return f"{scheme}{slashes}{place(path)}" if embedded else url.replace("{name}", self.name)
 
         files = tuple(
-            each.model_copy(update={"path": place(each.path), "mapping": place(each.mapping)})
-            if each.mapping
-            else each.model_copy(update={"path": place(each.path)})
+            each.model_copy(update={"path": place(each.path), "mapping": each.mapping and place(each.mapping)})
             for each in self.sources.files
         )
+        tables = tuple(each.model_copy(update={"mapping": place(each.mapping)}) for each in self.sources.tables)
         return self.model_copy(
             update={
                 "warehouse": address(self.warehouse),
                 "store": address(self.store) if isinstance(self.store, str) else self.store,
-                "landing": place(self.landing),
-                "sources": self.sources.model_copy(update={"files": files}),
+                "landing": self.landing if self.landing == IN_STORE else place(self.landing),
+                "sources": self.sources.model_copy(update={"files": files, "tables": tables}),
             }
         )
 
@@ -286,6 +294,10 @@ def _secrets_in(model: BaseModel, location: Location) -> Iterator[tuple[Location
             yield (*location, name), value
         elif isinstance(value, BaseModel):
             yield from _secrets_in(value, (*location, name))
+        elif isinstance(value, tuple):
+            for index, item in enumerate(value):
+                if isinstance(item, BaseModel):
+                    yield from _secrets_in(item, (*location, name, index))
 
 
 def _validation_error(details: list[InitErrorDetails]) -> ValidationError:
@@ -296,7 +308,7 @@ def _disagreements(data: Any) -> Iterator[InitErrorDetails]:
     """Yield what is wrong between fields; ``data`` is as the file has it and may be of any shape."""
     whole = _mapping(data)
     segments = _mappings(whole.get("segments"))
-    files = _mappings(_mapping(whole.get("sources")).get("files"))
+    sources = _mapping(whole.get("sources"))
     destinations = _mapping(whole.get("destinations"))
     configured = [name for name, settings in destinations.items() if settings is not None]
     allowed = f"configured: {', '.join(configured)}" if configured else "none is configured"
@@ -320,11 +332,21 @@ def _disagreements(data: Any) -> Iterator[InitErrorDetails]:
             index,
             "name",
         )
-    for index, source in files:
-        if source.get("name") == "userflow":
-            yield _wrong("is the name of Userflow's webhooks as a source", "sources", "files", index, "name")
-    for index, first, _ in _repeated(files, str):
-        yield _wrong(f"is the name of sources.files[{first}]: each needs its own", "sources", "files", index, "name")
+    yield from _repeated_sources(sources)
+    privacy = _mapping(whole.get("privacy"))
+    if privacy.get("action") == "hash" and not privacy.get("salt"):
+        yield _wrong("needs privacy.salt, a secret without which a hash is undone by trying", "privacy", "action")
+
+
+def _repeated_sources(sources: dict[Any, Any]) -> Iterator[InitErrorDetails]:
+    """Yield the sources whose events would bear the name of another one's."""
+    owners = {name: f"sources.{name}" for name in Sources.model_fields if name not in SOURCE_LISTS}
+    for kind in SOURCE_LISTS:
+        for index, source in _mappings(sources.get(kind)):
+            name = str(source.get("name", f"{kind}{index}"))
+            owner = owners.setdefault(name, f"sources.{kind}[{index}]")
+            if owner != f"sources.{kind}[{index}]":
+                yield _wrong(f"is the name of {owner}: each needs its own", "sources", kind, index, "name")
 
 
 def _wrong(message: str, *location: str | int) -> InitErrorDetails:
@@ -356,7 +378,8 @@ def _claims(environment: Environment, compare_keys: bool) -> Iterator[tuple[Loca
     """Yield what must be one environment's alone: its field, what it is, and a text to compare."""
     yield ("heap", "app_id"), "app id", environment.heap.app_id
     yield ("warehouse",), "warehouse", _same_place(environment.warehouse)
-    yield ("landing",), "landing folder", _same_place(environment.landing)
+    if environment.landing != IN_STORE:
+        yield ("landing",), "landing folder", _same_place(environment.landing)
     if isinstance(environment.store, str):
         yield ("store",), "store", _same_place(environment.store)
     if not compare_keys:
@@ -364,9 +387,10 @@ def _claims(environment: Environment, compare_keys: bool) -> Iterator[tuple[Loca
     own = _own_variables(environment)
     for location, secret in _secrets_in(environment, ()):
         value = own.get(secret.env)
-        if value and location in OWN_SECRETS:
+        what = OWN_SECRETS.get(tuple(step for step in location if isinstance(step, str)))
+        if value and what:
             digest = hashlib.sha256(value.encode()).hexdigest()
-            yield (*location, "env"), OWN_SECRETS[location], digest
+            yield (*location, "env"), what, digest
 
 
 def _same_place(address: str) -> str:

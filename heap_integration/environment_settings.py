@@ -34,7 +34,7 @@ CADENCES = {
 }
 
 Region = Literal["us", "eu"]
-PersonalData = Literal["email", "phone", "payment_card", "ssn"]
+PersonalData = Literal["email", "phone", "payment_card", "ssn", "ip_address", "iban", "secret"]
 
 
 class MissingSecret(LookupError):
@@ -94,6 +94,13 @@ def _store_address(given: str) -> str:
     return given
 
 
+def _source_name(given: str) -> str:
+    # it becomes a part of an asset's key
+    if not re.fullmatch(r"[A-Za-z0-9_]+", given):
+        raise PydanticCustomError("source_name", "must hold letters, digits and underscores only")
+    return given
+
+
 def segment_slug(name: str) -> str:
     """Return a segment's name in small letters and digits, everything else an underscore."""
     return re.sub(r"[^a-z0-9]+", "_", name.lower()).strip("_")
@@ -104,8 +111,7 @@ EnvironmentName = Annotated[str, AfterValidator(_environment_name)]
 WebAddress = Annotated[str, AfterValidator(_web_address)]
 WarehouseAddress = Annotated[str, AfterValidator(_warehouse_address)]
 Name = Annotated[str, Field(min_length=1)]
-
-
+SourceName = Annotated[str, AfterValidator(_source_name)]
 DaysPerRun = Annotated[int, Field(ge=1)] | Literal["all"]
 
 
@@ -171,6 +177,8 @@ class HeapSettings(Settings):
     segment_sync: SegmentSyncSettings | None = None
     events_per_minute: int = Field(15_000, gt=0)
     events_per_minute_per_identity: int = Field(1_000, gt=0)
+    live_share: float = Field(0.05, ge=0, lt=1)
+    account_id_property: str | None = None
 
     @property
     def url(self) -> str:
@@ -183,19 +191,69 @@ class HeapSettings(Settings):
         return self.base_url or HEAP_HOSTS["us"]
 
 
-class UserflowSource(Settings):
-    """Userflow's signed webhooks as a source of events."""
+class StreamSource(Settings):
+    """A source that pushes events to the receiver, and the switch that holds them back from Heap."""
+
+    stream_events: bool = True
+    while_off: Literal["keep", "drop"] = "keep"
+
+
+class UserflowSource(StreamSource):
+    """Userflow's signed webhooks; ``profiles`` also takes what they tell of users and groups."""
 
     signing_secret: Secret
-    stream_events: bool = True
+    profiles: bool = True
+
+
+class UserpilotSource(StreamSource):
+    """Userpilot's signed webhooks."""
+
+    webhook_secret: Secret
+
+
+class HeapWebhooksSource(StreamSource):
+    """Heap's own event webhooks (beta), which prove themselves by a user and a password."""
+
+    username: Name
+    password: Secret
+
+
+class ClientSource(StreamSource):
+    """Clients that speak Segment's HTTP API, told apart by their write key.
+
+    Sizes are in units of 1024 bytes: a single call, and a whole batch.
+    """
+
+    name: SourceName
+    write_key: Secret
+    dialect: Literal["segment", "customerio"] = "segment"
+    largest_call_kb: int = Field(32, gt=0, le=4_000)
+    largest_batch_kb: int = Field(500, gt=0, le=4_000)
 
 
 class FileSource(Settings):
-    """Files of events; ``path`` may hold wildcards, ``mapping`` names the columns' meaning."""
+    """Files of events in a folder or in object storage.
 
-    name: Name
+    ``path`` may hold wildcards; ``mapping`` names the columns' meaning, without it ``format`` says who
+    wrote the rows; ``credentials`` is the variable that holds the object storage's options as JSON.
+    """
+
+    name: SourceName
     path: Name
     mapping: str | None = None
+    format: Literal["segment", "customerio", "userpilot"] = "segment"
+    credentials: Secret | None = None
+    enabled: bool = True
+
+
+class TableSource(Settings):
+    """A table or view of the warehouse with a column that grows, read again from ``look_back_hours`` before its end."""
+
+    name: SourceName
+    table: Name
+    cursor: Name
+    mapping: Name
+    look_back_hours: float = Field(24, ge=0)
     enabled: bool = True
 
 
@@ -203,16 +261,44 @@ class Sources(Settings):
     """Where events come from."""
 
     userflow: UserflowSource | None = None
+    userpilot: UserpilotSource | None = None
+    heap_webhooks: HeapWebhooksSource | None = None
+    clients: tuple[ClientSource, ...] = ()
     files: tuple[FileSource, ...] = ()
+    tables: tuple[TableSource, ...] = ()
+
+    def streams(self) -> dict[str, StreamSource]:
+        """Return the sources that push, by the name their events bear."""
+        named = {"userflow": self.userflow, "userpilot": self.userpilot, "heap_webhooks": self.heap_webhooks}
+        return {name: source for name, source in named.items() if source} | {each.name: each for each in self.clients}
+
+    def pulled(self) -> tuple[FileSource | TableSource, ...]:
+        """Return the sources that are read."""
+        return (*self.files, *self.tables)
+
+
+class EventPrivacy(Settings):
+    """Which properties of one event may go out: only those of ``allow``, none of ``deny``."""
+
+    allow: tuple[str, ...] | None = None
+    deny: tuple[str, ...] = ()
 
 
 class Privacy(Settings):
-    """What must not leave: kinds of personal data to mask, properties to drop, the property of consent."""
+    """What must not leave: personal data to mask, properties and events to leave out, the signs of consent.
+
+    ``mask`` finds by a value's form, ``mask_properties`` by a property's name or dotted path.
+    """
 
     mask: tuple[PersonalData, ...] = ()
-    deny_properties: tuple[str, ...] = ()
-    consent_property: str | None = None
+    mask_properties: tuple[str, ...] = ()
     action: Literal["redact", "hash", "drop"] = "redact"
+    salt: Secret | None = None
+    deny_properties: tuple[str, ...] = ()
+    deny_events: tuple[str, ...] = ()
+    events: dict[str, EventPrivacy] = Field(default_factory=dict)
+    consent_property: str | None = None
+    opt_out_property: str | None = None
 
 
 class EventSettings(Settings):
@@ -221,6 +307,9 @@ class EventSettings(Settings):
     preset: Literal["hub", "segment", "rudder", "airbyte"] = "hub"
     too_long: Literal["cut", "reject"] = "reject"
     refuse_placeholder_identities: bool = True
+    anonymous_ids: Literal["identity", "heap_user_id"] = "identity"
+    future_timestamps: Literal["flag", "reject"] = "flag"
+    largest_event_kb: int = Field(default=1_000, gt=0, le=4_000)
 
 
 class SegmentSync(Settings):

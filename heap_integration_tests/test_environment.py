@@ -111,7 +111,7 @@ def test_every_mistake_is_told_with_its_line_its_field_and_what_is_allowed() -> 
         "open (https://heapanalytics.com/app/env/<id>/...)",
         "4: heap.region: must be 'us' or 'eu'",
         "5: heap.api_kee: unknown key; did you mean api_key? allowed: app_id, api_key, region, plan, "
-        "base_url, segment_sync, events_per_minute, events_per_minute_per_identity",
+        "base_url, segment_sync, events_per_minute, events_per_minute_per_identity, live_share, account_id_property",
         "6: days_per_run: must be greater than or equal to 1 or must be 'all'",
         "9: segments[0].from: needs heap.segment_sync, which is missing",
         "10: segments[0].sync_to[1]: no such destination under destinations; configured: userflow",
@@ -221,3 +221,28 @@ def test_the_shipped_environments_are_in_order_and_their_examples_name_every_var
         example = (environment.file.parent / ".env.example").read_text().splitlines()
         named = {line.split("=")[0] for line in example if line and not line.startswith("#")}
         assert named == {secret.env for secret in environment.secrets().values()}
+
+
+def test_sources_have_names_keys_and_secrets_of_their_own() -> None:
+    assert mistakes(
+        """\
+        heap: {app_id: "1"}
+        sources:
+          clients:
+            - {name: web, write_key: {env: WEB_KEY}}
+            - {name: userpilot, write_key: {env: APP_KEY}}
+            - {name: "my web", write_key: WEB}
+          files:
+            - {name: web, path: "s3://bucket/{name}/*.parquet"}
+          tables:
+            - {name: orders, table: main.orders, cursor: updated_at}
+        privacy: {action: hash}
+        """,
+    ) == [
+        "5: sources.clients[1].name: is the name of sources.userpilot: each needs its own",
+        "6: sources.clients[2].name: must hold letters, digits and underscores only",
+        "6: sources.clients[2].write_key: a secret is the name of a variable: {env: NAME}",
+        "8: sources.files[0].name: is the name of sources.clients[0]: each needs its own",
+        "10: sources.tables[0].mapping: is missing",
+        "11: privacy.action: needs privacy.salt, a secret without which a hash is undone by trying",
+    ]
