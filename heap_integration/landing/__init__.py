@@ -1,8 +1,23 @@
-"""What has just arrived: append-only segments of JSON lines, each written by one process."""
+"""What has just arrived: durable before its sender hears of it, taken in exactly once."""
 
 from __future__ import annotations
 
+from heap_integration.landing.arrivals import FolderArrivals
+from heap_integration.landing.commits import LandingClosed, LandingUnavailable
+from heap_integration.landing.in_store import StoreArrivals, StoreLanding
+from heap_integration.landing.interface import Arrivals, Landing, Segment
 from heap_integration.landing.segments import waiting
-from heap_integration.landing.writer import LandingClosed, LandingWriter
+from heap_integration.landing.writer import LandingWriter
 
-__all__ = ["LandingClosed", "LandingWriter", "waiting"]
+__all__ = [
+    "Arrivals",
+    "FolderArrivals",
+    "Landing",
+    "LandingClosed",
+    "LandingUnavailable",
+    "LandingWriter",
+    "Segment",
+    "StoreArrivals",
+    "StoreLanding",
+    "waiting",
+]

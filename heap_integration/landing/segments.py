@@ -24,6 +24,24 @@ LITTER_SECONDS = 60.0
 sync_data = getattr(os, "fdatasync", os.fsync)
 
 
+class Names:
+    """The names of the segments that one process makes in a folder, in the order of their making."""
+
+    def __init__(self) -> None:
+        self._last: int | None = None
+
+    def next(self, folder: Path) -> str:
+        """Return a new name, behind all that this process has given or found at its start.
+
+        A clock that was put back must not place new lines before old ones.
+        """
+        if self._last is None:
+            self._last = max(map(_moment, os.listdir(folder)), default=0)
+        self._last = max(time.time_ns(), self._last + 1)
+        # Nanoseconds fill 19 digits until the year 2286.
+        return f"{self._last:019d}-{os.getpid()}-{secrets.token_hex(4)}"
+
+
 def waiting(folder: Path) -> list[Path]:
     """Seal what dead writers have left and return all sealed segments, oldest first.
 
@@ -40,10 +58,17 @@ def waiting(folder: Path) -> list[Path]:
     return sorted(folder.glob(f"*{SEALED}"))
 
 
-def create(folder: Path) -> tuple[Path, int]:
+def is_orphan(path: Path) -> bool:
+    """Return whether a segment's writer has died."""
+    handle = _locked(path)
+    if handle is None:
+        return False
+    os.close(handle)
+    return True
+
+
+def create(folder: Path, name: str) -> tuple[Path, int]:
     """Create an empty segment and return its path and the locked handle."""
-    # The name tells the order: nanoseconds fill 19 digits until the year 2286.
-    name = f"{time.time_ns():019d}-{os.getpid()}-{secrets.token_hex(4)}"
     new, path = folder / (name + NEW), folder / (name + OPEN)
     handle = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND | os.O_CLOEXEC, 0o600)
     try:
@@ -51,6 +76,7 @@ def create(folder: Path) -> tuple[Path, int]:
         new.rename(path)
         sync_folder(folder)
     except OSError:
+        new.unlink(missing_ok=True)
         os.close(handle)
         raise
     return path, handle
@@ -130,3 +156,8 @@ def _end_of_last_line(handle: int) -> int:
             return start + newline + 1
         end = start
     return 0
+
+
+def _moment(name: str) -> int:
+    digits = name.partition("-")[0]
+    return int(digits) if digits.isdecimal() else 0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import sqlite3
 from collections.abc import Iterator, Mapping
@@ -9,7 +10,7 @@ from contextlib import AbstractContextManager, closing, contextmanager
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import Connection, Engine, NullPool, Table, create_engine, event, select, text
+from sqlalchemy import Connection, Engine, NullPool, Table, create_engine, delete, event, insert, select, text
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import ArgumentError, DBAPIError, SQLAlchemyError
@@ -91,6 +92,18 @@ class Store:
             return file_lock(self._file, name, wait)
         return server_lock(self._locks, name, wait)
 
+    def remember(self, key: str, value: Any) -> None:
+        """Keep a small value that JSON can hold under a name."""
+        with self.begin(serial=key) as connection:
+            connection.execute(delete(meta).where(meta.c.key == key))
+            connection.execute(insert(meta).values(key=key, value=json.dumps(value)))
+
+    def recall(self, key: str) -> Any:
+        """Return what was kept under a name, ``None`` where nothing was."""
+        with self.read() as connection:
+            found = connection.execute(select(meta.c.value).where(meta.c.key == key)).scalar()
+        return None if found is None else json.loads(found)
+
     def close(self) -> None:
         """Close the connections that nobody uses."""
         self._engine.dispose()
@@ -99,7 +112,9 @@ class Store:
     def _engines(self) -> tuple[Engine, Engine]:
         if self._file is None:
             # Keepalives let the server see within a minute that a machine is gone, and free its locks.
+            # The other two keep a host that has vanished from holding a caller for minutes.
             alive = {"keepalives_idle": 30, "keepalives_interval": 10, "keepalives_count": 3}
+            alive |= {"connect_timeout": 10, "tcp_user_timeout": 30_000}
             return (
                 create_engine(self.url, pool_pre_ping=True, connect_args=alive, **POOL),
                 create_engine(self.url, poolclass=NullPool, connect_args=alive),

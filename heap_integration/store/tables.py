@@ -64,6 +64,33 @@ segment_pages = Table(
     Index("segment_pages_by_segment", "segment_id", "received_at"),
 )
 
+landing_lines = Table(
+    "landing_lines",
+    metadata,
+    Column("id", _Number, primary_key=True, autoincrement=True),
+    Column("line", LargeBinary, nullable=False),
+    Column("segment", Text, comment="what the line is loaded with, once it is decided"),
+    Index("landing_lines_by_segment", "segment", "id"),
+    sqlite_autoincrement=True,
+)
+
+identified_users = Table(
+    "identified_users",
+    metadata,
+    Column("heap_user_id", BigInteger, primary_key=True, autoincrement=False),
+    Column("identity", Text, nullable=False),
+    Column("at", Float(53), nullable=False, comment="seconds since the epoch"),
+    Index("identified_users_by_identity", "identity", "at"),
+)
+
+opt_outs = Table(
+    "opt_outs",
+    metadata,
+    Column("identity", Text, primary_key=True),
+    Column("at", Float(53), nullable=False, comment="seconds since the epoch"),
+    Column("origin", Text, nullable=False),
+)
+
 meta = Table(
     "meta",
     metadata,

@@ -18,8 +18,9 @@ from typing import Any
 
 import pytest
 
-from heap_integration.landing import LandingClosed, LandingWriter, waiting
+from heap_integration.landing import FolderArrivals, LandingClosed, LandingUnavailable, LandingWriter
 from heap_integration.landing import writer as writer_module
+from heap_integration.landing.commits import GroupCommit
 
 
 def run(work: Coroutine[Any, Any, None]) -> None:
@@ -27,9 +28,18 @@ def run(work: Coroutine[Any, Any, None]) -> None:
     asyncio.run(work)
 
 
+def waiting(folder: Path) -> list[str]:
+    """Return the names of all sealed segments, oldest first."""
+    return [segment.name for segment in FolderArrivals(folder).waiting()]
+
+
 def lines(folder: Path) -> list[bytes]:
     """Return the lines of all sealed segments, oldest first."""
-    return [line for path in waiting(folder) for line in path.read_bytes().splitlines()]
+    found = []
+    for segment in FolderArrivals(folder).waiting():
+        with segment.open() as file:
+            found += file.read().splitlines()
+    return found
 
 
 def test_concurrent_appends_share_a_segment_and_keep_their_order(tmp_path: Path) -> None:
@@ -131,6 +141,140 @@ def test_what_a_killed_writer_leaves_is_cut_to_whole_lines_and_sealed(tmp_path: 
     assert [path.suffix for path in tmp_path.iterdir()] == [".ndjson"]
 
 
+def test_whether_something_waits_is_known_without_sealing_anything(tmp_path: Path) -> None:
+    arrivals = FolderArrivals(tmp_path / "landing")
+    assert not arrivals.has_waiting()
+
+    async def land() -> None:
+        writer = LandingWriter(arrivals.folder)
+        await writer.append(b"line")
+        assert not arrivals.has_waiting()
+        await writer.rotate()
+        assert arrivals.has_waiting()
+        await writer.close()
+
+    run(land())
+    (segment,) = arrivals.waiting()
+    segment.remove()
+    segment.remove()
+    assert not arrivals.has_waiting()
+    (arrivals.folder / "0001-1-a.open").write_bytes(b"left by a dead writer\n")
+    assert arrivals.has_waiting()
+    assert [path.suffix for path in arrivals.folder.iterdir()] == [".open"]
+
+
+def test_many_small_segments_are_gathered_into_one_and_the_oldest_stays(tmp_path: Path) -> None:
+    arrivals = FolderArrivals(tmp_path)
+    sent = [b"%d" % number for number in range(12)]
+
+    async def land() -> None:
+        writer = LandingWriter(tmp_path)
+        for line in sent:
+            await writer.append(line)
+            await writer.rotate()
+        await writer.append(b"still growing")
+        arrivals.gather()
+        await writer.close()
+
+    run(land())
+    oldest, gathered, newest = arrivals.waiting()
+    assert lines(tmp_path) == [*sent, b"still growing"]
+    with oldest.open() as file:
+        assert file.read() == b"0\n"
+    arrivals.gather()
+    assert [segment.name for segment in arrivals.waiting()] == [oldest.name, gathered.name, newest.name]
+    for segment in (gathered, gathered, oldest, newest):
+        segment.remove()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_segments_that_cannot_be_gathered_are_loaded_one_by_one(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    for number in range(12):
+        (tmp_path / f"{number:04d}-1-a.ndjson").write_bytes(b"%d\n" % number)
+    (tmp_path / "0001-1-a.gathering").write_text("stands in the way")
+    arrivals = FolderArrivals(tmp_path)
+    arrivals.gather()
+    assert "not put together" in caplog.text
+    assert lines(tmp_path) == [b"%d" % number for number in range(12)]
+
+
+def test_a_gathering_that_was_broken_off_is_finished(tmp_path: Path) -> None:
+    arrivals = FolderArrivals(tmp_path)
+    begun = tmp_path / "0001-1-a.gathering"
+    begun.mkdir()
+    (begun / "0001-1-a.ndjson").write_bytes(b"1\n")
+    (tmp_path / "0002-1-a.ndjson").write_bytes(b"2\n")
+    assert arrivals.has_waiting()
+    assert lines(tmp_path) == [b"2"]
+    arrivals.gather()
+    assert lines(tmp_path) == [b"1", b"2"]
+
+
+def test_a_clock_that_is_put_back_changes_no_order(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    an_hour_ago = time.time_ns() - 3600 * 10**9
+
+    async def land(*sent: bytes) -> None:
+        writer = LandingWriter(tmp_path)
+        for line in sent:
+            await writer.append(line)
+            await writer.rotate()
+        await writer.close()
+
+    run(land(b"1", b"2"))
+    monkeypatch.setattr(time, "time_ns", lambda: an_hour_ago)
+    run(land(b"3", b"4", b"5"))
+    assert lines(tmp_path) == [b"1", b"2", b"3", b"4", b"5"]
+    assert len(set(waiting(tmp_path))) == 5
+
+
+def test_what_takes_too_long_is_refused_and_so_is_all_until_it_is_over() -> None:
+    released = threading.Event()
+    committed: list[bytes] = []
+
+    def commit(group: list[bytes]) -> None:
+        assert released.wait(10)
+        committed.extend(group)
+
+    async def land() -> None:
+        commits = GroupCommit(commit, patience=0.2)
+        first = asyncio.create_task(commits.append(b"first"))
+        await asyncio.sleep(0.1)
+        second = asyncio.create_task(commits.append(b"second"))
+        for task in (first, second):
+            with pytest.raises(LandingUnavailable, match="nothing has become durable"):
+                await task
+        with pytest.raises(LandingUnavailable):
+            await commits.append(b"third")
+        assert "nothing has become durable" in commits.trouble()
+        released.set()
+        while committed != [b"first"]:
+            await asyncio.sleep(0.01)
+        await asyncio.sleep(0.05)
+        await commits.append(b"fourth")
+        assert commits.trouble() == ""
+        await commits.close()
+
+    run(land())
+    # The first may have become durable after all; the second and third had not been begun.
+    assert committed == [b"first", b"fourth"]
+
+
+def test_a_line_whose_sender_has_gone_before_its_turn_is_left_out(tmp_path: Path) -> None:
+    async def land() -> None:
+        writer = LandingWriter(tmp_path)
+        gone = asyncio.create_task(writer.append(b"gone"))
+        stays = asyncio.create_task(writer.append(b"stays"))
+        await asyncio.sleep(0)
+        gone.cancel()
+        await stays
+        await writer.close()
+
+    run(land())
+    assert lines(tmp_path) == [b"stays"]
+
+
 def test_nothing_is_left_of_a_segment_without_a_whole_line(tmp_path: Path) -> None:
     (tmp_path / "0001-1-a.open").write_bytes(b"")
     (tmp_path / "0002-1-b.open").write_bytes(b'{"torn":')
@@ -162,16 +306,26 @@ def test_a_full_disk_fails_the_line_and_spares_the_others(tmp_path: Path) -> Non
         ignored = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
         resource.setrlimit(resource.RLIMIT_FSIZE, (1000, hard))
         try:
-            with pytest.raises(OSError, match="File too large"):
+            with pytest.raises(LandingUnavailable, match="File too large"):
                 await writer.append(b"x" * 2000)
+            assert "File too large" in writer.ready()
         finally:
             resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
             signal.signal(signal.SIGXFSZ, ignored)
         await writer.append(b"after")
+        assert writer.ready() == ""
         await writer.close()
 
     run(land())
     assert lines(tmp_path) == [b"before", b"after"]
+
+
+def test_a_writer_that_has_no_place_is_not_ready(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert LandingWriter(tmp_path / "made/when/needed").ready() == ""
+    (tmp_path / "file").touch()
+    assert "is not a folder" in LandingWriter(tmp_path / "file/landing").ready()
+    monkeypatch.setattr(writer_module, "SPARE_BYTES", 1 << 60)
+    assert "MB are free" in LandingWriter(tmp_path).ready()
 
 
 def test_a_line_with_a_newline_is_refused(tmp_path: Path) -> None:

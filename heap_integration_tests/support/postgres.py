@@ -18,6 +18,8 @@ from sqlalchemy import create_engine, text
 from sqlalchemy.engine import make_url
 
 OPTIONS = "-c listen_addresses='' -c fsync=off -c synchronous_commit=off -c full_page_writes=off"
+# What was committed is there again after `stopped`, as after the crash of a server that isn't set up for tests.
+DURABLE = "-c listen_addresses=''"
 ROLE = "hub"
 _numbers = count(1)
 
@@ -45,28 +47,54 @@ def postgres_database(postgres: str) -> str:
     return make_url(postgres).set(database=name).render_as_string(hide_password=False)
 
 
+@pytest.fixture
+def durable_postgres() -> Iterator[str]:
+    """Yield the URL of a database on a server of its own, which keeps what is committed; see ``stopped``."""
+    binaries = _binaries()
+    if binaries is None or (os.geteuid() == 0 and _postgres_account() is None):
+        pytest.skip("no PostgreSQL that can be run here")
+    with server(binaries, DURABLE) as url:
+        yield url
+
+
 @contextmanager
-def server(binaries: Path) -> Iterator[str]:
+def stopped(url: str, options: str = DURABLE) -> Iterator[None]:
+    """Stop a server in the middle of what it does, as a crash would, and start it again at the end."""
+    folder, binaries = Path(str(make_url(url).query["host"])), _binaries()
+    assert binaries is not None
+    _control(binaries, folder, "-m", "immediate", "stop")
+    try:
+        yield
+    finally:
+        _control(binaries, folder, "-w", "-l", str(folder / "log"), "-o", f"-k {folder} {options}", "start")
+
+
+@contextmanager
+def server(binaries: Path, options: str = OPTIONS) -> Iterator[str]:
     """Run a server on a socket file, without a port, and yield its URL."""
     # Not pytest's own folder: it shuts other accounts out, and a socket's path has room for 107 bytes.
     folder = Path(tempfile.mkdtemp(prefix="pg-"))
     if account := _postgres_account():
         os.chown(folder, account.pw_uid, account.pw_gid)
-    data = folder / "data"
-
-    def run(program: str, *arguments: str) -> None:
-        command = [str(binaries / program), "-D", str(data), *arguments]
-        subprocess.run(command, check=True, cwd=folder, stdout=subprocess.DEVNULL, **_as_postgres())
 
     try:
-        run("initdb", "-U", ROLE, "-A", "trust", "-E", "UTF8", "--locale=C", "--no-sync")
-        run("pg_ctl", "-w", "-l", str(folder / "log"), "-o", f"-k {folder} {OPTIONS}", "start")
+        _run(binaries / "initdb", folder, "-U", ROLE, "-A", "trust", "-E", "UTF8", "--locale=C", "--no-sync")
+        _control(binaries, folder, "-w", "-l", str(folder / "log"), "-o", f"-k {folder} {options}", "start")
         try:
             yield f"postgresql://{ROLE}@/postgres?host={folder}"
         finally:
-            run("pg_ctl", "-m", "immediate", "stop")
+            _control(binaries, folder, "-m", "immediate", "stop")
     finally:
         shutil.rmtree(folder)
+
+
+def _control(binaries: Path, folder: Path, *arguments: str) -> None:
+    _run(binaries / "pg_ctl", folder, *arguments)
+
+
+def _run(program: Path, folder: Path, *arguments: str) -> None:
+    command = [str(program), "-D", str(folder / "data"), *arguments]
+    subprocess.run(command, check=True, cwd=folder, stdout=subprocess.DEVNULL, **_as_postgres())
 
 
 def _binaries() -> Path | None:
