@@ -4,5 +4,6 @@ from __future__ import annotations
 
 from heap_integration.receiver.app import create_app
 from heap_integration.receiver.server import serve
+from heap_integration.receiver.settings import Client, ReceiverSettings
 
-__all__ = ["create_app", "serve"]
+__all__ = ["Client", "ReceiverSettings", "create_app", "serve"]

@@ -1,4 +1,4 @@
-"""Takes Userflow's events and Heap's segments, and answers once they are safe on the disk."""
+"""The receiver: takes what other systems push, and answers once it is safe."""
 
 from __future__ import annotations
 
@@ -6,150 +6,198 @@ import asyncio
 import contextlib
 import logging
 import time
-from collections import Counter
-from collections.abc import AsyncIterator, Awaitable, Callable
-from dataclasses import dataclass, field
-from datetime import UTC, datetime
-from uuid import uuid4
+import traceback
+from collections.abc import Callable
+from typing import Literal
 
-import orjson
+from sqlalchemy import select
 from sqlalchemy.exc import SQLAlchemyError
-from starlette.applications import Starlette
-from starlette.concurrency import run_in_threadpool
-from starlette.exceptions import HTTPException
-from starlette.requests import Request
-from starlette.responses import JSONResponse, PlainTextResponse, Response
-from starlette.routing import Route
+from starlette.types import ASGIApp, Receive, Scope, Send
 
-from heap_integration.events.sources import userflow
-from heap_integration.heap import segment_sync
-from heap_integration.landing import LandingClosed, LandingWriter
-from heap_integration.receiver.bodies import read_body
-from heap_integration.receiver.pages import keep_page
+from heap_integration.events.sources import userflow, userpilot
+from heap_integration.landing import Landing
+from heap_integration.receiver.bodies import BodyReader
+from heap_integration.receiver.clients import CORS, PATHS, PREFLIGHT, Clients
+from heap_integration.receiver.exchange import Answer, Endpoint, Refused, Request, as_json
+from heap_integration.receiver.intake import Intake
+from heap_integration.receiver.metrics import Metrics
+from heap_integration.receiver.openapi import describe
+from heap_integration.receiver.settings import ReceiverSettings, SwitchState
+from heap_integration.receiver.webhooks import SegmentSync, Webhooks
 from heap_integration.store import Store
+from heap_integration.store.tables import meta
 
 log = logging.getLogger(__name__)
 
-# Whoever reads a landed line takes 5 MB of it at most, and the line says more than the body.
-BODY_BYTES = 4_900_000
-LONGEST_ID = 255
 REPORT_SECONDS = 60.0
+# Asked more often, the store is not asked again.
+READY_SECONDS = 1.0
 
-Endpoint = Callable[[Request], Awaitable[Response]]
+V1 = "/v1/"
+PROJECTS = "/v1/projects/"
+
+
+def always_on(_source: str) -> Literal["on"]:
+    """Return that a source's stream is on."""
+    return "on"
 
 
 def create_app(
     *,
+    settings: ReceiverSettings,
     store: Store,
-    landing: LandingWriter,
-    userflow_secret: str | None,
-    segment_sync_secret: str | None,
-    segment_sync_id_token: str | None = None,
+    landing: Landing,
+    switch: Callable[[str], SwitchState] = always_on,
     clock: Callable[[], float] = time.time,
-) -> Starlette:
+) -> ASGIApp:
     """Build the application.
 
-    ``POST /userflow`` takes Userflow's webhooks into ``landing``, ``POST /heap/segments`` takes Heap's
-    Segment Sync into ``store``, ``GET /health`` tells that all is well. A source without a secret
-    answers 404. With ``segment_sync_id_token`` only that Heap customer's segments are taken. The
+    Events go into ``landing``, pages of Heap's Segment Sync into ``store``. ``switch`` tells by the name
+    that a source's events bear whether its stream is on; what comes while it is off is landed to be kept,
+    or with a note that it is to be dropped. A source that ``settings`` don't set answers 404. The
     application closes ``landing`` when it shuts down.
     """
-    receiver = _Receiver(store, landing, clock, segment_sync_id_token)
-    routes = [Route("/health", receiver.health)]
-    if userflow_secret is not None:
-        take = receiver.userflow(userflow_secret)
-        routes.append(Route("/userflow", receiver.counted("userflow", take), methods=["POST"]))
-    if segment_sync_secret is not None:
-        take = receiver.segments(segment_sync_secret)
-        routes.append(Route("/heap/segments", receiver.counted("heap/segments", take), methods=["POST"]))
-    return Starlette(routes=routes, lifespan=lambda _app: receiver.lifespan())
+    return _Receiver(settings, store, landing, switch, clock)
 
 
-@dataclass
 class _Receiver:
-    store: Store
-    landing: LandingWriter
-    clock: Callable[[], float]
-    id_token: str | None
-    answers: Counter[str] = field(default_factory=Counter)
-    last_page: float | None = None
+    def __init__(
+        self,
+        settings: ReceiverSettings,
+        store: Store,
+        landing: Landing,
+        switch: Callable[[str], SwitchState],
+        clock: Callable[[], float],
+    ) -> None:
+        self._store = store
+        self._landing = landing
+        self._bodies = BodyReader()
+        self._metrics = Metrics(lambda: self._bodies.held, clock)
+        self._intake = Intake(landing, switch, clock, self._metrics)
+        self._pages: SegmentSync | None = None
+        self._unready = ""
+        self._asked_at = -READY_SECONDS
+        self._description = as_json(200, describe(settings))
+        self._routes: dict[str, dict[str, Endpoint]] = {
+            "/health": {"GET": self._health},
+            "/ready": {"GET": self._ready},
+            "/metrics": {"GET": self._show_metrics},
+            "/openapi.json": {"GET": self._describe},
+        }
+        self._add_webhooks(settings, clock)
+        self._clients = Clients(settings.clients, self._bodies, self._intake, self._metrics)
+        if settings.clients:
+            for path, kind in PATHS.items():
+                self._routes[V1 + path] = {"POST": self._clients.taker(kind), "OPTIONS": _preflight}
 
-    def userflow(self, secret: str) -> Endpoint:
-        async def take(request: Request) -> Response:
-            body = await read_body(request, BODY_BYTES)
-            now = self.clock()
-            try:
-                userflow.verify(secret, request.headers.get("userflow-signature", ""), body, now)
-            except userflow.BadSignature as error:
-                return JSONResponse({"error": str(error)}, 401)
-            try:
-                line = _landing_line("userflow", body, now)
-            except ValueError as error:
-                return JSONResponse({"error": str(error)}, 400)
-            try:
-                await self.landing.append(line)
-            except (OSError, LandingClosed) as error:
-                log.error("can't land a notification: %s", error or "the receiver is closing")
-                return JSONResponse({"error": "can't keep it now, send it again"}, 503)
-            return JSONResponse({})
+    def _add_webhooks(self, settings: ReceiverSettings, clock: Callable[[], float]) -> None:
+        webhooks = Webhooks(self._bodies, self._intake, clock)
+        if settings.userflow_secret is not None:
+            adapter = "userflow" if settings.userflow_profiles else "userflow_events"
+            self._routes["/userflow"] = {
+                "POST": webhooks.signed(
+                    "userflow", adapter, b"userflow-signature", settings.userflow_secret, userflow.verify
+                )
+            }
+        if settings.userpilot_secret is not None:
+            self._routes["/userpilot"] = {
+                "POST": webhooks.signed(
+                    "userpilot", "userpilot", b"x-signature", settings.userpilot_secret, userpilot.verify
+                )
+            }
+        if settings.heap_webhooks is not None:
+            self._routes["/heap/events"] = {"POST": webhooks.heap_events(*settings.heap_webhooks)}
+        if settings.segment_sync_secret is not None:
+            self._pages = SegmentSync(
+                self._bodies,
+                self._store,
+                clock,
+                self._metrics,
+                secret=settings.segment_sync_secret,
+                id_token=settings.segment_sync_id_token,
+            )
+            self._routes["/heap/segments"] = {"POST": self._pages.take}
 
-        return take
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http":
+            await self._serve(Request(scope, receive), send)
+        elif scope["type"] == "lifespan":
+            await self._live(receive, send)
+        else:
+            raise ValueError(f"the receiver speaks no {scope['type']}")
 
-    def segments(self, secret: str) -> Endpoint:
-        async def take(request: Request) -> Response:
-            body = await read_body(request, BODY_BYTES)
-            now = self.clock()
-            try:
-                signed_at = segment_sync.verify(secret, request.headers.get("heap-hash", ""), body, now)
-            except segment_sync.BadTimestamp as error:
-                return PlainTextResponse(str(error), 400)
-            except segment_sync.BadSignature:
-                return JSONResponse({"error": "Invalid signature"}, 403)
-            # Parsing a large page would hold up everybody else as much as storing it.
-            return await run_in_threadpool(self._keep, body, signed_at, now)
-
-        return take
-
-    def _keep(self, body: bytes, signed_at: int, now: float) -> Response:
+    async def _serve(self, request: Request, send: Send) -> None:
         try:
-            page = segment_sync.read_page(body, signed_at)
-            if self.id_token not in {None, page.id_token}:
-                return JSONResponse({"error": "The id_token belongs to another Heap environment"}, 403)
-            keep_page(self.store, page, now)
-        except segment_sync.BadPage as error:
-            return PlainTextResponse(str(error), 400)
-        except SQLAlchemyError as error:
-            log.error("can't keep a segment's page: %s", error)
-            return PlainTextResponse("can't keep it now, send it again", 503)
-        self.last_page = time.monotonic()
-        return PlainTextResponse("OK")
-
-    async def health(self, _request: Request) -> Response:
-        moments = [moment for moment in (self.landing.last_durable, self.last_page) if moment is not None]
-        seconds = round(time.monotonic() - max(moments), 3) if moments else None
-        return JSONResponse({"status": "ok", "seconds_since_last_durable_write": seconds})
-
-    def counted(self, source: str, endpoint: Endpoint) -> Endpoint:
-        async def answer(request: Request) -> Response:
-            try:
-                response = await endpoint(request)
-            except HTTPException as refusal:
-                self.answers[f"{source} {refusal.status_code}"] += 1
-                raise
-            self.answers[f"{source} {response.status_code}"] += 1
-            return response
-
-        return answer
-
-    @contextlib.asynccontextmanager
-    async def lifespan(self) -> AsyncIterator[None]:
-        reports = asyncio.create_task(self._report_regularly())
-        try:
-            yield
+            answer = await self._endpoint(request)(request)
+        except Refused as refusal:
+            self._metrics.refused(request.source or "none", refusal.reason)
+            answer = _refusal(request, refusal)
+        except Exception as error:
+            # An error's text may quote what was sent; where it was raised doesn't.
+            where = "".join(traceback.format_tb(error.__traceback__))
+            log.error("an answer failed with %s:\n%s", type(error).__name__, where)
+            answer = _refusal(request, Refused(500, "internal", "the receiver failed, send it again"))
         finally:
-            reports.cancel()
-            await self.landing.close()
-            self._report()
+            self._bodies.release(request)
+        self._metrics.answered(request.source or "none", answer.status)
+        await answer.send(send)
+
+    def _endpoint(self, request: Request) -> Endpoint:
+        methods = self._routes.get(request.path)
+        if methods is None:
+            if not (request.path.startswith(PROJECTS) and request.path.endswith("/settings")):
+                raise Refused(404, "path", "there is nothing at this path")
+            methods = {"GET": self._clients.settings, "OPTIONS": _preflight}
+        method = "GET" if request.method == "HEAD" else request.method
+        endpoint = methods.get(method)
+        if endpoint is None:
+            allowed = ", ".join(methods)
+            raise Refused(405, "method", f"only {allowed} is possible here", ((b"allow", allowed.encode()),))
+        return endpoint
+
+    async def _health(self, _request: Request) -> Answer:
+        moments = (self._landing.last_durable, self._pages.last_page if self._pages else None)
+        known = [moment for moment in moments if moment is not None]
+        seconds = round(time.monotonic() - max(known), 3) if known else None
+        return as_json(200, {"status": "ok", "seconds_since_last_durable_write": seconds})
+
+    async def _ready(self, _request: Request) -> Answer:
+        if time.monotonic() - self._asked_at >= READY_SECONDS:
+            self._asked_at = time.monotonic()
+            self._unready = await asyncio.to_thread(self._why_unready)
+        if self._unready:
+            return as_json(503, {"status": "unavailable", "error": self._unready}, ((b"retry-after", b"5"),))
+        return as_json(200, {"status": "ready"})
+
+    def _why_unready(self) -> str:
+        if trouble := self._landing.ready():
+            return f"nothing can be landed: {trouble}"
+        try:
+            with self._store.read() as connection:
+                connection.execute(select(meta.c.value))
+        except (SQLAlchemyError, OSError) as error:
+            log.error("the store can't be reached: %s", type(error).__name__)
+            return "the store can't be reached"
+        return ""
+
+    async def _show_metrics(self, _request: Request) -> Answer:
+        content, kind = self._metrics.text()
+        return Answer(200, content, kind.encode())
+
+    async def _describe(self, _request: Request) -> Answer:
+        return self._description
+
+    async def _live(self, receive: Receive, send: Send) -> None:
+        await receive()
+        reports = asyncio.create_task(self._report_regularly())
+        await send({"type": "lifespan.startup.complete"})
+        await receive()
+        reports.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await reports
+        await self._landing.close()
+        self._report()
+        await send({"type": "lifespan.shutdown.complete"})
 
     async def _report_regularly(self) -> None:
         while True:
@@ -157,31 +205,20 @@ class _Receiver:
             self._report()
 
     def _report(self) -> None:
-        if self.answers:
-            log.info("answers: %s", ", ".join(f"{what}: {n}" for what, n in sorted(self.answers.items())))
-            self.answers.clear()
+        if news := self._metrics.news():
+            log.info("answers: %s", news)
 
 
-def _landing_line(source: str, body: bytes, now: float) -> bytes:
-    try:
-        payload = orjson.loads(body)
-    except orjson.JSONDecodeError as error:
-        raise ValueError(f"the body is not JSON: {error}") from None
-    if not isinstance(payload, dict):
-        raise ValueError("the body is not a JSON object")
-    # The original text, because parsing loses digits of large numbers. A line break in JSON can only
-    # stand between its tokens.
-    original = body.replace(b"\n", b" ").replace(b"\r", b" ")
-    identifier = payload.get("id")
-    return orjson.dumps(
-        {
-            "id": identifier if _short_text(identifier) else str(uuid4()),
-            "received_at": datetime.fromtimestamp(now, UTC).isoformat(timespec="milliseconds"),
-            "source": source,
-            "body": orjson.Fragment(original),
-        }
-    )
+async def _preflight(_request: Request) -> Answer:
+    return PREFLIGHT
 
 
-def _short_text(value: object) -> bool:
-    return isinstance(value, str) and 0 < len(value) <= LONGEST_ID
+def _refusal(request: Request, refusal: Refused) -> Answer:
+    content = {"error": refusal.words}
+    headers = refusal.headers
+    if request.path.startswith(V1):
+        # Clients look for these two, and a browser shows them to nobody without its leave.
+        content |= {"code": refusal.reason, "message": refusal.words}
+        if CORS[0] not in headers:
+            headers += CORS
+    return as_json(refusal.status, content, headers)

@@ -5,120 +5,21 @@ from __future__ import annotations
 import json
 import random
 import signal
-import subprocess
-import sys
-import threading
 import time
-from collections import Counter
-from itertools import count
 from pathlib import Path
 
-import httpx
 import pytest
 
-from heap_integration.landing import waiting
-from heap_integration_tests.receiver.signing import userflow_headers
+from heap_integration.landing import FolderArrivals, StoreArrivals
+from heap_integration.store import Store
+from heap_integration_tests.landing.processes import Loader, Receiver, Traffic, assert_exactly_once
+from heap_integration_tests.support.postgres import postgres, postgres_database
+
+__all__ = ["postgres", "postgres_database"]
 
 KILLS = 10
-CLIENTS = 4
+KILLS_WITH_A_STORE = 4
 SECONDS_BEFORE_A_KILL = 0.4
-
-
-class Receiver:
-    """A receiver process that can be killed and started again at the same address."""
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        self.port = 0
-        self.process = self._started()
-
-    def _started(self) -> subprocess.Popen[str]:
-        program = [sys.executable, "-m", "heap_integration_tests.receiver.program"]
-        log = (self.folder / "log").open("a")
-        process = subprocess.Popen(
-            [*program, str(self.folder), str(self.port)], stdout=subprocess.PIPE, stderr=log, text=True
-        )
-        log.close()
-        assert process.stdout is not None
-        self.url = process.stdout.readline().strip()
-        self.port = httpx.URL(self.url).port or 0
-        return process
-
-    def stop(self, how: signal.Signals) -> int:
-        self.process.send_signal(how)
-        self.process.communicate(timeout=20)
-        return self.process.returncode
-
-    def start(self) -> None:
-        self.process = self._started()
-
-
-class Traffic:
-    """Clients that send each notification once, and remember which were acknowledged."""
-
-    def __init__(self, url: str) -> None:
-        self.url = url
-        self.acknowledged: set[str] = set()
-        self.sent = 0
-        self._numbers = count()
-        self._over = threading.Event()
-        self._threads = [threading.Thread(target=self._send) for _ in range(CLIENTS)]
-        for thread in self._threads:
-            thread.start()
-
-    def _send(self) -> None:
-        with httpx.Client(base_url=self.url, timeout=10) as client:
-            while not self._over.is_set():
-                identifier = f"n-{next(self._numbers)}"
-                body = json.dumps({"id": identifier, "filler": "x" * 700}).encode()
-                self.sent += 1
-                try:
-                    answer = client.post("/userflow", content=body, headers=userflow_headers(body))
-                except httpx.TransportError:
-                    time.sleep(0.1)
-                    continue
-                assert answer.status_code in {200, 503}
-                if answer.status_code == 200:
-                    self.acknowledged.add(identifier)
-
-    def wait_for(self, more: int) -> None:
-        wanted = len(self.acknowledged) + more
-        deadline = time.monotonic() + 20
-        while len(self.acknowledged) < wanted:
-            assert time.monotonic() < deadline, "the receiver acknowledges nothing"
-            time.sleep(0.005)
-
-    def stop(self) -> None:
-        self._over.set()
-        for thread in self._threads:
-            thread.join()
-
-
-class Loader:
-    """Takes sealed segments in while others are written, as the real one does."""
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        self.loaded: Counter[str] = Counter()
-        self.alone = threading.Lock()
-        self._over = threading.Event()
-        self._thread = threading.Thread(target=self._load_regularly)
-        self._thread.start()
-
-    def load(self) -> None:
-        with self.alone:
-            for path in waiting(self.folder):
-                self.loaded.update(json.loads(line)["id"] for line in path.read_bytes().splitlines())
-                path.unlink()
-
-    def _load_regularly(self) -> None:
-        while not self._over.wait(0.05):
-            self.load()
-
-    def stop(self) -> None:
-        self._over.set()
-        self._thread.join()
-        self.load()
 
 
 def tear(folder: Path) -> int:
@@ -137,33 +38,58 @@ def test_every_acknowledged_notification_is_loaded_exactly_once(tmp_path: Path) 
     landing = tmp_path / "landing"
     torn = 0
     running = Receiver(tmp_path)
-    traffic, loader = Traffic(running.url), Loader(landing)
+    traffic, loader = Traffic(running.url), Loader(FolderArrivals(landing))
     try:
         for _ in range(KILLS):
-            traffic.wait_for(1)
+            traffic.wait_for_acknowledged(1)
             time.sleep(moments.uniform(0, SECONDS_BEFORE_A_KILL))
             with loader.alone:
                 assert running.stop(signal.SIGKILL) == -signal.SIGKILL
                 torn += tear(landing)
             running.start()
-        traffic.wait_for(50)
+        traffic.wait_for_acknowledged(50)
     finally:
         traffic.stop()
-        running.stop(signal.SIGTERM)
+        running.stop()
         loader.stop()
     assert list(landing.iterdir()) == []
     assert torn >= KILLS / 2
-    assert traffic.acknowledged <= loader.loaded.keys()
-    assert set(loader.loaded.values()) == {1}
-    assert len(loader.loaded) <= traffic.sent
+    assert not traffic.refused
+    assert_exactly_once(traffic, loader)
     print(f"{KILLS} kills: {traffic.sent} sent, {len(traffic.acknowledged)} acknowledged, {torn} torn tails")
+
+
+@pytest.mark.timeout(90)
+@pytest.mark.parametrize("home", ["sqlite", "postgresql"])
+def test_every_acknowledged_notification_is_taken_out_of_the_store_exactly_once(
+    home: str, tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
+    url = f"sqlite:///{tmp_path}/shared.db" if home == "sqlite" else str(request.getfixturevalue("postgres_database"))
+    moments = random.Random()
+    store = Store(url)
+    running = Receiver(tmp_path, url)
+    traffic, loader = Traffic(running.url), Loader(StoreArrivals(store))
+    try:
+        for _ in range(KILLS_WITH_A_STORE):
+            traffic.wait_for_acknowledged(1)
+            time.sleep(moments.uniform(0, SECONDS_BEFORE_A_KILL))
+            assert running.stop(signal.SIGKILL) == -signal.SIGKILL
+            running.start()
+        traffic.wait_for_acknowledged(50)
+    finally:
+        traffic.stop()
+        running.stop()
+        loader.stop()
+        store.close()
+    assert not traffic.refused
+    assert_exactly_once(traffic, loader)
 
 
 def test_a_receiver_told_to_stop_answers_what_it_has_and_seals(tmp_path: Path) -> None:
     running = Receiver(tmp_path)
     traffic = Traffic(running.url)
-    traffic.wait_for(20)
-    running.stop(signal.SIGTERM)
+    traffic.wait_for_acknowledged(20)
+    running.stop()
     traffic.stop()
     sealed = list((tmp_path / "landing").iterdir())
     assert {path.suffix for path in sealed} == {".ndjson"}

@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import json
-import socket
 import stat
-import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -19,41 +16,20 @@ from sqlalchemy import select
 
 from heap_integration.events.sources.received import read_landing
 from heap_integration.events.sources.streams import LONGEST_LINE
-from heap_integration.landing import LandingWriter, waiting
-from heap_integration.receiver import create_app
-from heap_integration.receiver.server import build_server
+from heap_integration.landing import waiting
 from heap_integration.store import Store
 from heap_integration.store.tables import segment_pages
+from heap_integration_tests.receiver.serving import landed, receiver
 from heap_integration_tests.receiver.signing import (
-    SEGMENT_SECRET,
-    USERFLOW_SECRET,
+    HEAP_PASSWORD,
+    HEAP_USER,
+    basic,
     heap_headers,
     userflow_headers,
+    userpilot_headers,
 )
 
 CONTRACT = Path(__file__).parents[3] / "shared/contracts/heap/heap-partner-webhook_spec.yaml"
-SECRETS: dict[str, Any] = {"userflow_secret": USERFLOW_SECRET, "segment_sync_secret": SEGMENT_SECRET}
-
-
-@contextmanager
-def receiver(folder: Path, **settings: Any) -> Iterator[httpx.Client]:
-    """Serve a receiver on a real socket and yield a client of it."""
-    store, landing = Store(f"sqlite:///{folder}/hub.db"), LandingWriter(folder / "landing")
-    server = build_server(create_app(store=store, landing=landing, **(SECRETS | settings)))
-    with socket.create_server(("127.0.0.1", 0)) as listener, ExitStack() as ending:
-        thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
-        thread.start()
-        ending.callback(thread.join)
-        ending.callback(setattr, server, "should_exit", True)
-        with httpx.Client(base_url=f"http://127.0.0.1:{listener.getsockname()[1]}", timeout=20) as client:
-            yield client
-    store.close()
-
-
-@pytest.fixture
-def client(tmp_path: Path) -> Iterator[httpx.Client]:
-    with receiver(tmp_path) as found:
-        yield found
 
 
 def post_userflow(client: httpx.Client, body: bytes, **signing: Any) -> httpx.Response:
@@ -74,10 +50,6 @@ def segment_call(page_number: int = 1, *, token: str = "customer", **data: Any) 
     return json.dumps(call, ensure_ascii=False).encode()
 
 
-def landed(folder: Path) -> list[dict[str, Any]]:
-    return [json.loads(line) for path in waiting(folder / "landing") for line in path.read_bytes().splitlines()]
-
-
 def pages(folder: Path) -> list[tuple[int, list[str], list[str]]]:
     store = Store(f"sqlite:///{folder}/hub.db")
     with store.read() as connection:
@@ -89,7 +61,7 @@ def pages(folder: Path) -> list[tuple[int, list[str], list[str]]]:
 def test_a_signed_notification_is_landed_as_it_came(tmp_path: Path) -> None:
     number = 12345678901234567890123
     body = f'{{"id": "n-1",\r\n  "topic": "event.tracked", "data": {{"n": {number}, "name": "é"}}}}\n'.encode()
-    with receiver(tmp_path, clock=lambda: 1_700_000_000.25) as client:
+    with receiver(tmp_path, app={"clock": lambda: 1_700_000_000.25}) as client:
         answer = post_userflow(client, body, at=1_700_000_000)
         assert (answer.status_code, answer.json()) == (200, {})
     assert landed(tmp_path) == [
@@ -97,6 +69,7 @@ def test_a_signed_notification_is_landed_as_it_came(tmp_path: Path) -> None:
             "id": "n-1",
             "received_at": "2023-11-14T22:13:20.250+00:00",
             "source": "userflow",
+            "adapter": "userflow",
             "body": {"id": "n-1", "topic": "event.tracked", "data": {"n": number, "name": "é"}},
         }
     ]
@@ -110,7 +83,8 @@ def test_the_largest_notification_is_landed_in_a_line_that_can_be_read_back(tmp_
         body = start + b"n" * (4_900_000 - len(start) - len(end)) + end
         assert post_userflow(client, body).status_code == 200
     (segment,) = waiting(tmp_path / "landing")
-    assert [chunk.lines for chunk in read_landing(segment)] == [1]
+    with segment.open("rb") as stream:
+        assert [chunk.lines for chunk in read_landing(stream, "landing")] == [1]
     assert len(segment.read_bytes()) < LONGEST_LINE
     assert len(landed(tmp_path)[0]["id"]) == 36
 
@@ -123,7 +97,48 @@ def test_what_userflow_did_not_sign_is_refused_with_401(client: httpx.Client) ->
     assert "Userflow-Signature" in unsigned.json()["error"]
 
 
-@pytest.mark.parametrize("body", [b"", b"not json", b"[1]", b'{"a":', b'"\xff"', b'{"a":' * 5000])
+def test_userpilots_webhooks_are_landed_if_they_are_signed(tmp_path: Path) -> None:
+    body = b'{"event": "Flow Completed", "user_id": "u"}'
+    with receiver(tmp_path) as client:
+        assert client.post("/userpilot", content=body, headers=userpilot_headers(body)).status_code == 200
+        for signing in ({"secret": "another"}, {"at": time.time() - 400}):
+            forged = client.post("/userpilot", content=body, headers=userpilot_headers(body, **signing))
+            assert (forged.status_code, list(forged.json())) == (401, ["error"])
+        assert client.post("/userpilot", content=body, headers=userflow_headers(body)).status_code == 401
+    (line,) = landed(tmp_path)
+    assert (line["source"], line["adapter"], line["body"]) == ("userpilot", "userpilot", json.loads(body))
+
+
+def test_heaps_event_webhooks_need_their_user_and_password(tmp_path: Path) -> None:
+    body = b'{"event": "Signed Up", "identity": "u"}'
+    with receiver(tmp_path) as client:
+        assert client.post("/heap/events", content=body, headers=basic(HEAP_USER, HEAP_PASSWORD)).status_code == 200
+        for headers in ({}, basic(HEAP_USER, "wrong"), basic("", HEAP_PASSWORD), {"Authorization": "Basic !"}):
+            unknown = client.post("/heap/events", content=body, headers=headers)
+            assert (unknown.status_code, unknown.headers["www-authenticate"][:5]) == (401, "Basic")
+    (line,) = landed(tmp_path)
+    assert (line["source"], line["adapter"], line["body"]) == ("heap_webhooks", "heap_webhooks", json.loads(body))
+
+
+def test_without_profiles_userflows_notifications_are_landed_for_their_events_alone(tmp_path: Path) -> None:
+    with receiver(tmp_path, userflow_profiles=False) as client:
+        assert post_userflow(client, b"{}").status_code == 200
+    assert [(line["source"], line["adapter"]) for line in landed(tmp_path)] == [("userflow", "userflow_events")]
+
+
+@pytest.mark.parametrize(
+    ("state", "note"),
+    [("on", None), ("keep", None), ("drop", "received while the stream of userflow was off")],
+)
+def test_what_comes_while_a_stream_is_off_is_kept_or_marked(tmp_path: Path, state: str, note: str | None) -> None:
+    states = {"userflow": state}
+    with receiver(tmp_path, app={"switch": lambda source: states.get(source, "on")}) as client:
+        assert post_userflow(client, b"{}").status_code == 200
+        assert client.post("/heap/events", content=b"{}", headers=basic(HEAP_USER, HEAP_PASSWORD)).status_code == 200
+    assert [line.get("suppressed") for line in landed(tmp_path)] == [note, None]
+
+
+@pytest.mark.parametrize("body", [b"", b"not json", b"[1]", b'{"a":', b'"\xff"', b'{"a":' * 5000 + b"1" + b"}" * 5000])
 def test_a_signed_body_that_is_no_json_object_is_refused_with_400(client: httpx.Client, body: bytes) -> None:
     answer = post_userflow(client, body)
     assert answer.status_code == 400
@@ -176,10 +191,12 @@ def test_another_customers_segments_are_refused(tmp_path: Path) -> None:
         assert post_segments(client, segment_call(token="ours")).status_code == 200
 
 
-def test_a_source_without_a_secret_is_not_there(tmp_path: Path) -> None:
-    with receiver(tmp_path, userflow_secret=None, segment_sync_secret=None) as client:
-        assert post_userflow(client, b"{}").status_code == 404
-        assert post_segments(client, b"{}").status_code == 404
+def test_a_source_that_is_not_set_is_not_there(tmp_path: Path) -> None:
+    nothing: dict[str, Any] = {"userflow_secret": None, "userpilot_secret": None, "heap_webhooks": None}
+    with receiver(tmp_path, **nothing, segment_sync_secret=None, clients=()) as client:
+        for path in ("/userflow", "/userpilot", "/heap/events", "/heap/segments", "/v1/track", "/v1/batch"):
+            assert client.post(path, content=b"{}").status_code == 404
+        assert set(client.get("/openapi.json").json()["paths"]) == {"/health", "/ready", "/metrics", "/openapi.json"}
 
 
 @pytest.mark.parametrize("path", ["/userflow", "/heap/segments"])
@@ -199,30 +216,34 @@ def test_a_large_body_is_refused_whether_or_not_it_is_announced(client: httpx.Cl
     assert client.post(path, content=b"x" * 4_900_000).status_code in {400, 401}
 
 
-def test_other_methods_and_paths_are_refused(client: httpx.Client) -> None:
-    assert client.get("/userflow").status_code == 405
-    assert client.put("/heap/segments", content=b"{}").status_code == 405
-    assert client.post("/health").status_code == 405
-    assert client.post("/").status_code == 404
-
-
-def test_health_tells_the_seconds_since_something_became_durable(client: httpx.Client) -> None:
-    assert client.get("/health").json() == {"status": "ok", "seconds_since_last_durable_write": None}
-    post_userflow(client, b"{}", secret="another")
-    assert client.get("/health").json()["seconds_since_last_durable_write"] is None
-    post_userflow(client, b"{}")
-    assert 0 <= client.get("/health").json()["seconds_since_last_durable_write"] < 5
-
-
-def test_health_counts_a_segments_page_too(client: httpx.Client) -> None:
-    post_segments(client, segment_call())
-    assert 0 <= client.get("/health").json()["seconds_since_last_durable_write"] < 5
+@pytest.mark.parametrize(
+    ("method", "path", "status"),
+    [
+        ("GET", "/userflow", 405),
+        ("PUT", "/heap/segments", 405),
+        ("POST", "/health", 405),
+        ("DELETE", "/v1/track", 405),
+        ("POST", "/", 404),
+        ("POST", "/userflow/", 404),
+        ("GET", "/v1/someone@x.io", 404),
+    ],
+)
+def test_other_methods_and_paths_are_refused_in_words(
+    client: httpx.Client, method: str, path: str, status: int
+) -> None:
+    answer = client.request(method, path, content=b"{}" if method != "GET" else None)
+    assert answer.status_code == status
+    assert answer.json()["error"]
+    assert "someone" not in answer.text
+    assert ("allow" in answer.headers) == (status == 405)
 
 
 def test_a_receiver_that_cannot_keep_anything_asks_for_another_try(tmp_path: Path) -> None:
     with receiver(tmp_path) as client:
         (tmp_path / "landing").write_text("a file where the folder should be")
-        assert post_userflow(client, b"{}").status_code == 503
+        refused = post_userflow(client, b"{}")
+        assert (refused.status_code, refused.headers["retry-after"]) == (503, "5")
+        assert refused.json() == {"error": "can't keep it now, send it again"}
         (tmp_path / "landing").unlink()
         assert post_userflow(client, b"{}").status_code == 200
 
@@ -232,25 +253,3 @@ def test_shutting_down_seals_what_was_landed(tmp_path: Path) -> None:
         assert post_userflow(client, b'{"id":"last"}').status_code == 200
     assert [path.suffix for path in (tmp_path / "landing").iterdir()] == [".ndjson"]
     assert [line["id"] for line in landed(tmp_path)] == ["last"]
-
-
-def test_no_log_holds_a_secret_or_a_body(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture, capfd: pytest.CaptureFixture[str]
-) -> None:
-    caplog.set_level("DEBUG")
-    calls: list[Callable[[httpx.Client], httpx.Response]] = [
-        lambda client: post_userflow(client, b'{"id":"someone@x.io"}'),
-        lambda client: post_userflow(client, b"{}", secret="another"),
-        lambda client: post_segments(client, segment_call(add=[{"id": "someone@x.io"}, {}])),
-        lambda client: post_segments(client, segment_call(remove=[{"id": "someone@x.io"}])),
-        lambda client: post_segments(client, b"{}"),
-    ]
-    with receiver(tmp_path) as client:
-        assert [call(client).status_code for call in calls] == [200, 401, 200, 200, 400]
-    captured = capfd.readouterr()
-    everything = caplog.text + captured.out + captured.err
-    assert "heap/segments 200: 2, heap/segments 400: 1, userflow 200: 1, userflow 401: 1" in everything
-    assert "came again with other content" in everything
-    assert "1 users without an id" in everything
-    for private in ("5ekret", "v1=", "hmac:", "someone"):
-        assert private not in everything
