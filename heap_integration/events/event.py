@@ -16,7 +16,8 @@ class Event:
     ``message_id`` is unique within the environment, or empty where the source gives none: then the
     content names the event. ``timestamp`` is aware and in UTC; ``None`` where the source gave none,
     which means the moment of receipt. ``occurrence`` tells apart events without a message id whose
-    content is the same and which are still not the same event (the line of a file, say).
+    content is the same and which are still not the same event (the line of a file, say). ``suppressed``
+    is why the event is kept and never sent to Heap; empty where it may go out.
     """
 
     type: EventType
@@ -30,11 +31,12 @@ class Event:
     context: dict[str, Any] = field(default_factory=dict)
     source: str = ""
     occurrence: str = ""
+    suppressed: str = ""
 
 
 @dataclass(slots=True, frozen=True)
 class Refusal:
-    """Input that can't be an event: why, and what it was."""
+    """Input that can't be an event: why, and what it was, where that is less than what its reader knows anyway."""
 
     reason: str
     raw: str = ""

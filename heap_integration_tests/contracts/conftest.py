@@ -50,7 +50,7 @@ def _run(*command: str | Path, cwd: Path | None = None) -> None:
 
 @pytest.fixture(scope="session")
 def node_modules() -> Path:
-    """Return the folder with heap-api as the lock file has it."""
+    """Return the folder with the npm clients as the lock file has them."""
     npm = shutil.which("npm")
     if npm is None or shutil.which("node") is None:
         pytest.skip("Node and npm are not installed")
@@ -60,23 +60,33 @@ def node_modules() -> Path:
             shutil.copy(HERE / name, folder)
         _run(npm, "ci", "--no-audit", "--no-fund", "--ignore-scripts", cwd=folder)
 
-    return _installed("heap-api", [HERE / "package-lock.json"], install) / "node_modules"
+    return _installed("npm", [HERE / "package-lock.json"], install) / "node_modules"
 
 
 @pytest.fixture(scope="session")
-def tap_python() -> Path:
-    """Return the Python of an environment that has tap-userflow as the lock file has it."""
-    lock = HERE / "tap-userflow.txt"
-    beside = ROOT / ".venv/bin/uv"
-    uv = str(beside) if beside.exists() else shutil.which("uv")
+def python_with() -> Callable[[str], Path]:
+    """Return the Python of an environment that has what a lock file beside this one lists."""
 
-    def install(folder: Path) -> None:
-        python = folder / "venv/bin/python"
-        if uv is not None:
-            _run(uv, "venv", "--python", sys.executable, folder / "venv")
-            _run(uv, "pip", "install", "--python", python, "--require-hashes", "-r", lock)
-        else:
-            _run(sys.executable, "-m", "venv", folder / "venv")
-            _run(python, "-m", "pip", "install", "--quiet", "--require-hashes", "-r", lock)
+    def find(name: str) -> Path:
+        lock = HERE / f"{name}.txt"
+        beside = ROOT / ".venv/bin/uv"
+        uv = str(beside) if beside.exists() else shutil.which("uv")
 
-    return _installed("tap-userflow", [lock], install) / "venv/bin/python"
+        def install(folder: Path) -> None:
+            python = folder / "venv/bin/python"
+            if uv is not None:
+                _run(uv, "venv", "--python", sys.executable, folder / "venv")
+                _run(uv, "pip", "install", "--python", python, "--require-hashes", "-r", lock)
+            else:
+                _run(sys.executable, "-m", "venv", folder / "venv")
+                _run(python, "-m", "pip", "install", "--quiet", "--require-hashes", "-r", lock)
+
+        return _installed(name, [lock], install) / "venv/bin/python"
+
+    return find
+
+
+@pytest.fixture(scope="session")
+def tap_python(python_with: Callable[[str], Path]) -> Path:
+    """Return the Python of an environment that has tap-userflow."""
+    return python_with("tap-userflow")

@@ -20,7 +20,8 @@ _CHUNK_BYTES = 16_000_000
 # as Python objects the rows of a whole chunk would cost several times the memory
 _PIECE_ROWS = 4_096
 _MICROSECOND = timedelta(microseconds=1)
-_RAW_CHARACTERS = 2_000
+# Whoever corrects a rule reads a refused line again: it is kept whole, but for what no client sends.
+_RAW_CHARACTERS = 1_000_000
 
 
 @dataclass(slots=True, frozen=True)
@@ -55,8 +56,13 @@ class Rows:
         self.lines = 0
         self._bytes = 0
 
-    def add(self, line: int, event: Event | Refusal | None, received_at: datetime) -> None:
-        """Take one line's event, its refusal, or ``None`` for a line of no use."""
+    def add(
+        self, line: int, event: Event | Refusal | None, received_at: datetime, suppressed: str | None = None
+    ) -> None:
+        """Take one line's event, its refusal, or ``None`` for a line of no use.
+
+        ``suppressed`` is why the event is kept and never sent, unless it has a reason of its own.
+        """
         if event is None:
             self._unused += 1
             self.lines += 1
@@ -70,6 +76,8 @@ class Rows:
             self._received = (received_at - EPOCH) // _MICROSECOND
         try:
             properties = encode(event.properties)
+            traits = encode(event.traits) if event.traits else b"{}"
+            context = encode(event.context) if event.context else b"{}"
             row = (
                 event_key(event),
                 event.message_id.encode(),
@@ -81,17 +89,18 @@ class Rows:
                 self._received,
                 event.source,
                 properties,
-                encode(event.traits) if event.traits else b"{}",
-                encode(event.context) if event.context else b"{}",
+                traits,
+                context,
                 self.origin,
                 line,
+                event.suppressed or suppressed or None,
             )
         except (TypeError, UnicodeError) as error:
             self.refuse(line, f"no JSON form: {error}", "")
             return
         self._events.append(row)
         self.lines += 1
-        self._bytes += len(properties)
+        self._bytes += len(properties) + len(traits) + len(context)
         if len(self._events) >= _PIECE_ROWS:
             self._pieces.append(_table(self._events, EVENT_SCHEMA))
             self._events = []
@@ -102,8 +111,10 @@ class Rows:
 
     def refuse(self, line: int, reason: str, raw: str) -> None:
         """Take one line that is no event."""
-        self._refused.append((self.origin, line, _utf8(reason), _utf8(raw[:_RAW_CHARACTERS])))
+        kept = raw[:_RAW_CHARACTERS]
+        self._refused.append((self.origin, line, _utf8(reason), _utf8(kept)))
         self.lines += 1
+        self._bytes += len(kept)
 
     def chunk(self, last_line: int) -> Chunk:
         """Return what was gathered and start anew."""

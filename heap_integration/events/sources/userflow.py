@@ -2,14 +2,25 @@
 
 from __future__ import annotations
 
-import hashlib
-import hmac
+from collections.abc import Iterator
 from typing import Any
 
 from heap_integration.events.event import Event, Refusal
+from heap_integration.events.sources.landed import Landed
+from heap_integration.events.sources.signatures import BadSignature, verify_stamped
 from heap_integration.events.sources.values import Unreadable, as_text, parse_time, shown
 
+__all__ = [
+    "DISPLAY_NAMES",
+    "BadSignature",
+    "event_from_notification",
+    "read_landed",
+    "read_landed_events",
+    "verify",
+]
+
 TOLERANCE_SECONDS = 300
+_PROFILES = ("user", "group")
 
 # Userflow's own events under the names that its Heap integration shows
 DISPLAY_NAMES = {
@@ -47,57 +58,78 @@ DISPLAY_NAMES = {
 }
 
 
-class BadSignature(Exception):
-    """A notification that Userflow did not sign, or not just now."""
-
-
 def verify(secret: str, header: str, body: bytes, now: float) -> None:
-    """Check ``Userflow-Signature: t=<seconds>,v1=<hex>`` over the raw body.
+    """Check ``Userflow-Signature: t=<seconds>,v1=<hex>``: HMAC-SHA256 of the moment, a dot and the raw body.
 
     Raises:
         BadSignature: malformed, older or newer than 300 s, or signed with another secret.
     """
-    parts = dict(part.strip().partition("=")[::2] for part in header.split(","))
-    stamp, signature = parts.get("t", ""), parts.get("v1", "")
-    if not (stamp.isascii() and stamp.isdigit() and signature):
-        raise BadSignature("the Userflow-Signature header is not t=<seconds>,v1=<hex>")
-    signed = hmac.new(secret.encode(), stamp.encode() + b"." + body, hashlib.sha256).hexdigest()
-    if not hmac.compare_digest(signed.encode(), signature.lower().encode(errors="replace")):
-        raise BadSignature("the signature does not match the signing secret")
-    if abs(now - int(stamp)) > TOLERANCE_SECONDS:
-        raise BadSignature(f"the signature is not from the last {TOLERANCE_SECONDS} seconds")
+    verify_stamped(
+        "Userflow-Signature", header, secret, lambda stamp: stamp + b"." + body, now, tolerance=TOLERANCE_SECONDS
+    )
+
+
+def read_landed(landed: Landed) -> Iterator[Event | Refusal | None]:
+    """Read a landed notification: an event, or what is told of a user or group."""
+    yield event_from_notification(landed.body)
+
+
+def read_landed_events(landed: Landed) -> Iterator[Event | Refusal | None]:
+    """Read a landed notification where nothing is wanted of users and groups."""
+    topic = landed.body.get("topic")
+    of_profile = isinstance(topic, str) and topic.split(".")[0] in _PROFILES
+    yield None if of_profile else event_from_notification(landed.body)
 
 
 def event_from_notification(payload: dict[str, Any]) -> Event | Refusal | None:
-    """Read one notification; ``None`` for a topic that is not an event."""
+    """Read one notification; ``None`` for a user or group without attributes, or that is gone."""
     topic = payload.get("topic")
     if payload.get("object") != "webhook_notification" or not isinstance(topic, str):
         return Refusal("not a Userflow notification: no topic")
-    if topic.split(".")[0] in ("user", "group"):
-        return None
-    if topic.split(".")[:2] != ["event", "tracked"]:
+    family, action = topic.split(".")[0], topic.split(".")[1:2]
+    if family in _PROFILES:
+        if action not in (["created"], ["updated"]):
+            return None
+    elif (family, action) != ("event", ["tracked"]):
         return Refusal(f"unknown Userflow topic {shown(topic)}")
     data = payload.get("data")
-    tracked = data.get("object") if isinstance(data, dict) else None
-    if not isinstance(tracked, dict):
-        return Refusal("the notification holds no event")
+    told = data.get("object") if isinstance(data, dict) else None
+    if not isinstance(told, dict):
+        return Refusal(f"the notification holds no {family}")
     try:
-        return _event(payload, tracked)
+        return _profile(family, payload, told) if family in _PROFILES else _event(payload, told)
     except Unreadable as error:
         return Refusal(str(error))
+
+
+def _profile(family: str, notification: dict[str, Any], told: dict[str, Any]) -> Event | Refusal | None:
+    identifier, attributes = as_text(told.get("id")), _attributes(told)
+    if not attributes:
+        return None
+    if identifier is None:
+        return Refusal(f"the {family} has no id")
+    of_user = family == "user"
+    return Event(
+        type="identify" if of_user else "group",
+        name="",
+        user_id=identifier if of_user else None,
+        anonymous_id=None,
+        timestamp=parse_time(notification.get("created_at")),
+        message_id=_message_id(notification),
+        traits=attributes,
+        context={} if of_user else {"groupId": identifier},
+        source="userflow",
+    )
 
 
 def _event(notification: dict[str, Any], tracked: dict[str, Any]) -> Event | Refusal:
     code = as_text(tracked.get("name"))
     user_id = as_text(tracked.get("user_id"))
-    attributes = tracked.get("attributes")
+    attributes = _attributes(tracked)
     if code is None:
         return Refusal("no event name")
     if user_id is None:
         return Refusal("no user: the event belongs to a group alone")
-    if not isinstance(attributes, dict | None):
-        return Refusal(f"attributes is not an object: {shown(attributes)}")
-    identifier = as_text(notification.get("id"))
     group_id = as_text(tracked.get("group_id"))
     return Event(
         type="track",
@@ -105,8 +137,20 @@ def _event(notification: dict[str, Any], tracked: dict[str, Any]) -> Event | Ref
         user_id=user_id,
         anonymous_id=None,
         timestamp=parse_time(tracked.get("time") or tracked.get("created_at") or notification.get("created_at")),
-        message_id=f"userflow-{identifier}" if identifier else "",
-        properties=attributes or {},
+        message_id=_message_id(notification),
+        properties=attributes,
         context={"groupId": group_id} if group_id else {},
         source="userflow",
     )
+
+
+def _attributes(told: dict[str, Any]) -> dict[str, Any]:
+    attributes = told.get("attributes")
+    if not isinstance(attributes, dict | None):
+        raise Unreadable(f"attributes is not an object: {shown(attributes)}")
+    return attributes or {}
+
+
+def _message_id(notification: dict[str, Any]) -> str:
+    identifier = as_text(notification.get("id"))
+    return f"userflow-{identifier}" if identifier else ""
