@@ -19,12 +19,14 @@ create table if not exists product_events (
     traits varchar not null,
     context varchar not null,
     origin varchar not null,
-    line bigint not null
+    line bigint not null,
+    suppressed varchar
 );
 create table if not exists event_outcomes (
     seq bigint not null,
     event_key uuid not null,
     event_day date not null,
+    type varchar not null,
     origin varchar not null,
     status utinyint not null,
     reason varchar not null,
@@ -48,6 +50,33 @@ create table if not exists loaded_inputs (
     refused bigint not null,
     unused bigint not null,
     loaded_at timestamp not null
+);
+create table if not exists input_files (
+    source varchar not null,
+    name varchar not null,
+    stamp varchar not null,
+    size bigint not null,
+    content varchar not null,
+    rules varchar not null,
+    fingerprint varchar not null,
+    after_line bigint not null,
+    found varchar not null,
+    seen_at timestamp not null
+);
+create table if not exists table_cursors (
+    fingerprint varchar not null,
+    source varchar not null,
+    table_name varchar not null,
+    reached bigint,
+    floor bigint,
+    window_mark varchar not null,
+    unplaced bigint not null,
+    moved_at timestamp not null
+);
+create table if not exists table_rows (
+    fingerprint varchar not null,
+    position bigint not null,
+    row_hash ubigint not null
 );
 create table if not exists settled_batches (
     flow varchar not null,
@@ -90,6 +119,16 @@ create table if not exists sync_runs (
     rejected bigint not null,
     pending bigint not null
 );
+create schema if not exists sync_log;
+create or replace view sync_log.event_deliveries as
+select event.event_day, event.timestamp, event.received_at, event.source, event.type, event.name,
+       event.user_id, event.anonymous_id, event.message_id, event.event_key,
+       case outcome.status when 1 then 'accepted' when 2 then 'rejected' when 3 then 'suppressed' else 'pending' end
+           as outcome,
+       coalesce(outcome.reason, '') as reason, outcome.settled_at, event.origin, event.line
+from main.product_events as event left join main.event_outcomes as outcome on outcome.seq = event.seq
+union all by name
+select 'rejected' as outcome, reason, loaded_at as settled_at, origin, line from main.rejected_rows;
 """
 
 TABLE_NAMES = frozenset(re.findall(r"create table if not exists (\w+)", TABLES))

@@ -11,6 +11,10 @@ if TYPE_CHECKING:
     import duckdb
     import pyarrow as pa
 
+# What goes into Heap as an event, and what changes what Heap knows of a person or an account.
+TRACKED = ("track", "page", "screen")
+PROFILES = ("identify", "group", "alias")
+
 # Only the keys are compared and sorted: whole events are carried past DuckDB's temporary tables untouched.
 KEYS = """
 create or replace temp table arriving_keys as
@@ -31,9 +35,16 @@ LOAD = """
 insert into product_events
 select (select coalesce(max(seq), 0) from product_events) + row_number() over (),
        event_key::blob::uuid, message_id, type, name, user_id, anonymous_id, timestamp, timestamp::date,
-       received_at, source, properties, traits, context, $origin, line
+       received_at, source, properties, traits, context, $origin, line, suppressed
 from (select *, row_number() over () as position from arriving)
 where position not in (from repeated)
+"""
+
+# What is not to go out was said when it was received: its outcome is there before anybody could send it.
+SUPPRESS = """
+insert into event_outcomes
+select seq, event_key, event_day, type, origin, 3, suppressed, now()::timestamp from product_events
+where seq > (select max(seq) from product_events) - $loaded and suppressed is not null
 """
 
 REACH = "select min(seq) - 1, max(seq) from product_events where seq > $after and event_day between $first and $last"
@@ -52,7 +63,8 @@ select count(*), max(seq) from (
 
 PENDING = """
 select seq, event_key::blob as event_key, message_id, type, name, user_id, anonymous_id,
-       strftime(timestamp, '%Y-%m-%dT%H:%M:%S.%gZ') as timestamp, properties, traits, context
+       strftime(timestamp, '%Y-%m-%dT%H:%M:%S.%gZ') as timestamp, properties, traits, context,
+       strftime(received_at, '%Y-%m-%dT%H:%M:%S.%gZ') as received_at
 from product_events
 where {pending}
 order by seq
@@ -62,14 +74,16 @@ order by seq
 IS_PENDING = """
 seq > $after and seq <= $until
 and event_day between $first and $last
+and list_contains($types, type)
 and not list_contains($without, '*') and not list_contains($without, source)
+and suppressed is null
 and ($resend or seq not in (select seq from event_outcomes where seq > $after and seq <= $until))
 """
 
 # An event that was sent again has several outcomes in the ledger: the last one counts.
 DECIDED = """
 create or replace temp table decided as
-select event.seq, event.event_key, event.event_day, event.origin, news.status, news.reason
+select event.seq, event.event_key, event.event_day, event.type, event.origin, news.status, news.reason
 from (
     select key, arg_max(status, position) as status, arg_max(reason, position) as reason from settling group by key
 ) as news
@@ -91,9 +105,10 @@ with outcome as (
            count(*) filter (where status = 1) as accepted,
            count(*) filter (where status = 2) as rejected,
            count(*) filter (where status = 3) as suppressed
-    from event_outcomes where event_day between $first and $last group by event_day
+    from event_outcomes where event_day between $first and $last and list_contains($types, type) group by event_day
 ), event as (
-    select event_day, count(*) as events from product_events where event_day between $first and $last group by event_day
+    select event_day, count(*) as events from product_events
+    where event_day between $first and $last and list_contains($types, type) group by event_day
 )
 select event_day, events, coalesce(accepted, 0), coalesce(rejected, 0), coalesce(suppressed, 0),
        events - coalesce(accepted + rejected + suppressed, 0)
@@ -189,6 +204,8 @@ def load_chunk(
     inserted = con.execute(LOAD, {"origin": origin}).fetchone()
     con.unregister("arriving")
     loaded = int(inserted[0]) if inserted else 0
+    if events.column("suppressed").null_count < events.num_rows:
+        con.execute(SUPPRESS, {"loaded": loaded})
     con.register("refusals", refused)
     con.execute("insert into rejected_rows select ?, line, reason, raw, now()::timestamp from refusals", [origin])
     con.unregister("refusals")
@@ -217,14 +234,22 @@ def pending_events(
     last: date,
     after: int,
     rows: int,
+    types: Collection[str] = TRACKED,
     without_sources: Collection[str] = (),
     resend: bool = False,
 ) -> pa.Table:
     """Return the next events without an outcome, in the order of their arrival, as one Arrow table.
 
-    ``*`` in ``without_sources`` stands for every source.
+    ``*`` in ``without_sources`` stands for every source. ``resend`` takes those with an outcome too, but
+    for those that were suppressed when they were received.
     """
-    asked = {"first": first, "last": last, "without": list(without_sources), "resend": resend}
+    asked = {
+        "first": first,
+        "last": last,
+        "types": list(types),
+        "without": list(without_sources),
+        "resend": resend,
+    }
     until = _until(con, asked, after, rows)
     found = con.execute(PENDING.format(pending=IS_PENDING), {**asked, "after": after, "until": until})
     return found.to_arrow_table()
@@ -256,9 +281,35 @@ def settle_events(con: duckdb.DuckDBPyConnection) -> None:
     con.execute(SETTLE)
 
 
-def day_counts(con: duckdb.DuckDBPyConnection, first: date, last: date) -> list[DayCounts]:
+def newest_event(con: duckdb.DuckDBPyConnection) -> int:
+    """Return the number of the event that was loaded last."""
+    row = con.execute("select coalesce(max(seq), 0) from product_events").fetchone()
+    return int(row[0]) if row else 0
+
+
+def days_after(con: duckdb.DuckDBPyConnection, number: int) -> set[date]:
+    """Return the days of the events that were loaded after the one with this number."""
+    return {
+        day
+        for (day,) in con.execute("select distinct event_day from product_events where seq > ?", [number]).fetchall()
+    }
+
+
+def withheld_calls(con: duckdb.DuckDBPyConnection, after: int, reason: str) -> list[tuple[str, str]]:
+    """Return who did what in the events after ``after`` that were suppressed at receipt for ``reason``, in order."""
+    rows = con.execute(
+        "select coalesce(user_id, anonymous_id), name from product_events "
+        "where seq > ? and suppressed = ? order by seq",
+        [after, reason],
+    ).fetchall()
+    return [(str(identity), str(name)) for identity, name in rows]
+
+
+def day_counts(
+    con: duckdb.DuckDBPyConnection, first: date, last: date, types: Collection[str] = (*TRACKED, *PROFILES)
+) -> list[DayCounts]:
     """Return where the events of each day stand; days without events are left out."""
-    rows = con.execute(DAYS, {"first": first, "last": last}).fetchall()
+    rows = con.execute(DAYS, {"first": first, "last": last, "types": list(types)}).fetchall()
     return [DayCounts(*row) for row in rows]
 
 
@@ -398,3 +449,79 @@ def balance(con: duckdb.DuckDBPyConnection) -> Balance:
         if whole != parts
     ]
     return Balance(numbers, faults)
+
+
+@dataclass(frozen=True)
+class Chosen:
+    """Which rejected rows are meant: those whose reason holds a text, and those of some days."""
+
+    reason: str = ""
+    first: date = date.min
+    last: date = date.max
+    suppressed: bool = False
+
+    def values(self) -> dict[str, object]:
+        """Return the parameters of the statements below."""
+        return {
+            "reason": self.reason.casefold(),
+            "first": self.first,
+            "last": self.last,
+            "least": 2,
+            "most": 3 if self.suppressed else 2,
+        }
+
+
+# A refused line has no day of its own: the day on which it was loaded stands for it.
+REJECTED_EVENTS = """
+status between $least and $most and event_day between $first and $last and contains(lower(reason), $reason)
+"""
+REFUSED_LINES = "loaded_at::date between $first and $last and contains(lower(reason), $reason)"
+
+
+def rejected(con: duckdb.DuckDBPyConnection, chosen: Chosen, limit: int) -> list[dict[str, object]]:
+    """Return rejected events and refused lines to look at, newest first, with what they hold and why."""
+    found = con.execute(
+        f"""
+        with outcome as (
+            select seq, status, reason, settled_at from event_outcomes where {REJECTED_EVENTS}
+            order by seq desc limit $limit
+        ), line as (
+            select * from rejected_rows where {REFUSED_LINES} order by loaded_at desc limit $limit
+        )
+        select * exclude (decided_at, seq) from (
+            select case status when 2 then 'rejected' else 'suppressed' end as outcome, reason,
+                   strftime(event_day, '%Y-%m-%d') as day, source, type, name, user_id, anonymous_id, message_id,
+                   properties, traits, origin, line, null as raw, settled_at as decided_at, seq
+            from outcome join product_events using (seq)
+            union all by name
+            select 'rejected' as outcome, reason, strftime(loaded_at, '%Y-%m-%d') as day, origin, line, raw,
+                   loaded_at as decided_at
+            from line
+        )
+        order by decided_at desc, seq desc, line limit $limit
+        """,
+        {**chosen.values(), "limit": limit},
+    )
+    return list(found.to_arrow_table().to_pylist())
+
+
+# What was suppressed when it was received stays so, whatever the rules say today.
+NOT_FINAL = "seq not in (select seq from product_events where suppressed is not null)"
+
+
+def forget_rejections(con: duckdb.DuckDBPyConnection, chosen: Chosen) -> dict[date, int]:
+    """Make rejected events pending again and return how many on each day."""
+    these, values = f"{REJECTED_EVENTS} and {NOT_FINAL}", chosen.values()
+    days = con.execute(f"select event_day, count(*) from event_outcomes where {these} group by 1", values).fetchall()
+    con.execute(f"delete from event_outcomes where {these}", values)
+    return dict(days)
+
+
+def take_refused_lines(con: duckdb.DuckDBPyConnection, chosen: Chosen) -> list[bytes]:
+    """Take refused lines that the receiver had landed out of the table, to read them again in this transaction."""
+    values = {key: value for key, value in chosen.values().items() if key not in {"least", "most"}}
+    is_landed = "case when json_valid(raw) then json_exists(raw, '$.adapter') else false end"
+    landed = f"{REFUSED_LINES} and {is_landed}"
+    lines = con.execute(f"select raw from rejected_rows where {landed} order by loaded_at, line", values).fetchall()
+    con.execute(f"delete from rejected_rows where {landed}", values)
+    return [line.encode() for (line,) in lines]

@@ -7,7 +7,8 @@ import pyarrow as pa
 # Arrow's own allocator keeps what the pieces of a file needed once: 50 MB for as long as the process lives.
 pa.set_memory_pool(pa.system_memory_pool())
 
-# Times are UTC without a zone; properties, traits and context are the text of a JSON object.
+# Times are UTC without a zone; properties, traits and context are the text of a JSON object. ``suppressed``
+# is why an event never goes out, decided when it was received; most have none.
 EVENT_SCHEMA = pa.schema(
     [
         pa.field("event_key", pa.binary(16), nullable=False),
@@ -24,6 +25,7 @@ EVENT_SCHEMA = pa.schema(
         pa.field("context", pa.string(), nullable=False),
         pa.field("origin", pa.string(), nullable=False),
         pa.field("line", pa.int64(), nullable=False),
+        pa.field("suppressed", pa.string()),
     ]
 )
 

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -43,6 +44,47 @@ def write(tmp_path: Path) -> Callable[[str, str | bytes], Path]:
         return path
 
     return write
+
+
+@dataclass(frozen=True)
+class Bucket:
+    """A bucket behind S3's API, and what fsspec needs to reach it."""
+
+    client: Any
+    options: dict[str, Any]
+
+    def put(self, key: str, content: bytes | str) -> None:
+        """Write an object."""
+        body = content.encode() if isinstance(content, str) else content
+        self.client.put_object(Bucket="shop", Key=key, Body=body)
+
+
+@pytest.fixture(scope="session")
+def s3_server() -> Iterator[str]:
+    """Serve S3's API on a port of its own; yield its address."""
+    from moto.server import ThreadedMotoServer
+
+    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+    server.start()
+    host, port = server.get_host_and_port()
+    yield f"http://{host}:{port}"
+    server.stop()
+
+
+@pytest.fixture
+def bucket(s3_server: str) -> Iterator[Bucket]:
+    """Yield an empty bucket ``shop``."""
+    import boto3
+
+    client = boto3.client(
+        "s3", endpoint_url=s3_server, aws_access_key_id="key", aws_secret_access_key="secret", region_name="us-east-1"
+    )
+    client.create_bucket(Bucket="shop")
+    yield Bucket(client, {"key": "key", "secret": "secret", "client_kwargs": {"endpoint_url": s3_server}})
+    for entry in client.list_objects_v2(Bucket="shop").get("Contents", []):
+        client.delete_object(Bucket="shop", Key=entry["Key"])
+    client.delete_bucket(Bucket="shop")
+    client.close()
 
 
 def read(path: Path, mapping: Mapping | None = None, **options: Any) -> list[Chunk]:

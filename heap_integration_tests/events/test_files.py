@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import gzip
+import io
 import json
+import zlib
 from collections.abc import Callable
 from datetime import UTC, date
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
+import fastavro
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from fastavro.read import HEADER_SCHEMA
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -95,7 +99,26 @@ def test_times_are_read_as_text_and_as_numbers(write: Write, given: Any, meant: 
     assert event["timestamp"].isoformat() == meant
 
 
+ROW_SCHEMA = {
+    "type": "record",
+    "name": "row",
+    "fields": [
+        {"name": "user", "type": ["null", "string"]},
+        {"name": "event", "type": "string"},
+        {"name": "at", "type": ["null", {"type": "long", "logicalType": "timestamp-micros"}]},
+    ],
+}
+
+
+def avro_file(rows: list[dict[str, Any]], schema: dict[str, Any] = ROW_SCHEMA, codec: str = "null") -> bytes:
+    target = io.BytesIO()
+    fastavro.writer(target, schema, rows, codec=codec, sync_interval=500)
+    return target.getvalue()
+
+
 def test_reading_goes_on_after_any_line(write: Write) -> None:
+    rows = [{"user": f"u{number}", "event": "e", "at": NOW} for number in range(1, 51)]
+    batches = [json.dumps({"batch": [json.loads(track(10 * batch + n)) for n in range(10)]}) for batch in range(5)]
     ndjson = "\n".join(track(number, timestamp=NOW.isoformat()) for number in range(1, 51))
     csv = "user,event,at\n" + "".join(f'u{number},"two\nlines",2026-01-01\n' for number in range(1, 26))
     table = pa.table({"user": list(range(1, 51)), "event": ["e"] * 50, "at": ["2026-01-01"] * 50})
@@ -106,6 +129,10 @@ def test_reading_goes_on_after_any_line(write: Write) -> None:
         (write("calls.ndjson", ndjson), None),
         (write("clicks.csv", csv), CLICKS),
         (write("clicks.csv.gz", gzip.compress(csv.encode())), CLICKS),
+        (write("calls.ndjson.zst", pa.compress(ndjson.encode(), codec="zstd", asbytes=True)), None),
+        (write("calls.json", f"[{ndjson.replace(chr(10), ',')}]"), None),
+        (write("batches.ndjson", "\n".join(batches)), None),
+        (write("clicks.avro", avro_file(rows)), CLICKS),
         (parquet, CLICKS),
     ):
         whole = [event["event_key"] for event in events(read(path, mapping))]
@@ -113,6 +140,121 @@ def test_reading_goes_on_after_any_line(write: Write) -> None:
         resumed = read(path, mapping, chunk_rows=9, after_line=first.last_line)
         assert whole == [event["event_key"] for event in events([first, *rest])]
         assert whole == [event["event_key"] for event in events([first, *resumed])]
+
+
+def test_a_json_array_is_read_item_by_item_and_a_bad_one_costs_only_itself(write: Write) -> None:
+    items = [track(1), "{bad}", "7", track(4, properties={"text": 'a ],[ "quoted" \\'}), ""]
+    chunks = read(write("calls.json", " [\n" + ",\n ".join(items) + "]\n"))
+    reasons = refused(chunks)
+    assert reasons.pop(2).startswith("not JSON: ")
+    assert reasons == {3: "not a JSON object"}
+    assert [event["line"] for event in events(chunks)] == [1, 4]
+
+    cut = read(write("cut.json", f"[{track(1)},{track(2)[:20]}"))
+    assert refused(cut) == {2: "the file is damaged, here or before: the JSON array is not closed"}
+    two = read(write("two.json", f"[{track(1)}]\n[{track(2)}]"))
+    assert refused(two) == {2: "the file is damaged, here or before: the JSON array ends, and more follows"}
+    assert len(events(two)) == 1
+
+
+def test_a_line_may_hold_a_whole_batch(write: Write) -> None:
+    batch = {"batch": [json.loads(track(1)), json.loads(track(2, userId=None)), 3], "context": {"ip": "::1"}}
+    chunks = read(write("calls.ndjson", f"{json.dumps(batch)}\n{track(4)}\n"), chunk_rows=2)
+    assert [(event["message_id"], event["line"]) for event in events(chunks)] == [("message-1", 1), ("message-4", 2)]
+    assert json.loads(events(chunks)[0]["context"]) == {"ip": "::1"}
+    reasons = [(row["line"], row["reason"]) for chunk in chunks for row in chunk.refused.to_pylist()]
+    assert reasons == [(1, "no user: neither userId nor anonymousId"), (1, "the call is not a JSON object: 3")]
+    # a chunk never ends within a line
+    assert [(chunk.lines, chunk.last_line) for chunk in chunks] == [(3, 1), (1, 2)]
+
+
+def test_avro_of_any_codec_and_logical_type_becomes_json(write: Write) -> None:
+    fields = ROW_SCHEMA["fields"] + [
+        {"name": "price", "type": {"type": "bytes", "logicalType": "decimal", "precision": 6, "scale": 2}},
+        {"name": "day", "type": {"type": "int", "logicalType": "date"}},
+        {"name": "payload", "type": {"type": "map", "values": ["null", "long", "string"]}},
+    ]
+    more = {"price": Decimal("12.50"), "day": date(2026, 1, 1), "payload": {"size": 2, "none": None}}
+    rows = [{"user": user, "event": "Clicked", "at": NOW, **more} for user in ("u1", None, "u3")]
+    for codec in ("null", "deflate", "bzip2", "xz"):
+        chunks = read(write("clicks.avro", avro_file(rows, ROW_SCHEMA | {"fields": fields}, codec)), CLICKS)
+        assert refused(chunks) == {2: "no user: user is empty"}
+        first, third = events(chunks)
+        assert (first["user_id"], third["line"]) == ("u1", 3)
+        assert first["timestamp"] == NOW.replace(tzinfo=None)
+        assert json.loads(first["properties"]) == {
+            "price": 12.5,
+            "day": "2026-01-01",
+            "payload": {"size": 2, "none": None},
+        }
+
+
+def with_codec(plain: bytes, codec: str) -> bytes:
+    """Rewrite an Avro file of the codec ``null``: fastavro has no snappy and Zstandard of its own."""
+    reader = fastavro.block_reader(io.BytesIO(plain))
+    target = io.BytesIO()
+    head = {"magic": b"Obj\x01", "meta": {"avro.schema": json.dumps(reader.writer_schema).encode()}, "sync": bytes(16)}
+    head["meta"]["avro.codec"] = codec.encode()  # type: ignore[index]
+    fastavro.schemaless_writer(target, HEADER_SCHEMA, head)
+    for block in reader:
+        records = io.BytesIO()
+        for record in block:
+            fastavro.schemaless_writer(records, ROW_SCHEMA, record)
+        packed = pa.compress(records.getvalue(), codec=codec.replace("zstandard", "zstd"), asbytes=True)
+        packed += zlib.crc32(records.getvalue()).to_bytes(4, "big") if codec == "snappy" else b""
+        for number in (block.num_records, len(packed)):
+            fastavro.schemaless_writer(target, "long", number)
+        target.write(packed + bytes(16))
+    return target.getvalue()
+
+
+@pytest.mark.parametrize("codec", ["snappy", "zstandard"])
+def test_avros_other_codecs_need_no_package_more(write: Write, codec: str) -> None:
+    rows = [{"user": f"u{number}", "event": "Clicked", "at": None} for number in range(500)]
+    chunks = read(write("clicks.avro", with_codec(avro_file(rows), codec)), CLICKS)
+    assert [event["user_id"] for event in events(chunks)] == [f"u{number}" for number in range(500)]
+
+
+def test_a_damaged_avro_file_gives_the_records_before_the_damage(write: Write) -> None:
+    whole = avro_file([{"user": f"u{number}", "event": "Clicked", "at": None} for number in range(500)])
+    chunks = read(write("clicks.avro", whole[: len(whole) // 2]), CLICKS)
+    found = len(events(chunks))
+    assert 100 < found < 400
+    ((line, reason),) = refused(chunks).items()
+    assert line == found + 1
+    assert reason.startswith("the file is damaged, here or before: ")
+    assert refused(read(write("no.avro", b"nothing"), CLICKS))[0].startswith("not readable as Avro: ")
+
+
+USERPILOT = {
+    "event_type": "track",
+    "event_name": "Report opened",
+    "user_id": "u1",
+    "inserted_at": "2026-01-01T10:00:00Z",
+    "internal_event_id": "7",
+}
+
+
+def test_userpilots_exports_need_no_mapping_in_any_format(write: Write) -> None:
+    parquet = write("export.parquet", b"")
+    pq.write_table(pa.Table.from_pylist([USERPILOT]), parquet)
+    schema = {"type": "record", "name": "row", "fields": [{"name": name, "type": "string"} for name in USERPILOT]}
+    for path in (
+        write("export.csv", ",".join(USERPILOT) + "\n" + ",".join(USERPILOT.values()) + "\n"),
+        write("export.ndjson", json.dumps(USERPILOT)),
+        write("export.avro", avro_file([USERPILOT], schema)),
+        parquet,
+    ):
+        (event,) = events(read(path, row_format="userpilot"))
+        assert (event["name"], event["user_id"]) == ("Report opened", "u1")
+        assert event["timestamp"].isoformat() == "2026-01-01T10:00:00"
+
+
+def test_customerios_orders_are_told_from_events(write: Write) -> None:
+    path = write("calls.ndjson", f"{track(1)}\n{track(2, event='Device Deleted')}\n")
+    (chunk,) = read(path, row_format="customerio")
+    assert [event["source"] for event in events([chunk])] == ["customerio"]
+    assert (chunk.lines, chunk.unused) == (2, 1)
 
 
 def test_csv_refuses_rows_that_do_not_fit_the_header_and_names_the_line(write: Write) -> None:
@@ -155,7 +297,10 @@ def test_a_damaged_gzip_file_gives_the_lines_before_the_damage(write: Write) -> 
     assert "the file is damaged, here or before: the gzip data is damaged" in reason
 
     two = gzip.compress(track(1).encode() + b"\n") + gzip.compress(track(2).encode())
-    assert len(events(read(write("members.ndjson.gz", two + bytes(512))))) == 2
+    for ending in (b"", bytes(512)):
+        chunks = read(write("members.ndjson.gz", two + ending))
+        assert len(events(chunks)) == 2
+        assert refused(chunks) == {}
 
 
 def test_an_endless_line_is_refused_without_being_held(write: Write) -> None:
@@ -235,13 +380,18 @@ def test_a_changed_file_has_another_fingerprint(write: Write) -> None:
 
 @settings(max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
 @given(
-    content=st.binary(max_size=400) | st.text(max_size=200).map(lambda text: text.encode(errors="ignore")),
-    suffix=st.sampled_from([".ndjson", ".json.gz", ".csv", ".tsv", ".csv.gz", ".parquet", ""]),
+    content=st.binary(max_size=400)
+    | st.text(max_size=200).map(lambda text: text.encode(errors="ignore"))
+    | st.text(alphabet='[]{}",:\\ a1\n').map(lambda text: b"[" + text.encode())
+    | st.binary(max_size=100).map(lambda data: avro_file([{"user": "u", "event": "e", "at": None}]) + data)
+    | st.binary(max_size=100).map(lambda data: pa.compress(b"{}" * 99, codec="zstd", asbytes=True)[:-9] + data),
+    suffix=st.sampled_from([".ndjson", ".json.gz", ".csv", ".tsv", ".csv.gz", ".parquet", ".avro", ".json.zst", ""]),
     compressed=st.booleans(),
 )
 def test_no_bytes_make_reading_fail(tmp_path: Path, content: bytes, suffix: str, compressed: bool) -> None:
     path = tmp_path / f"file{suffix}"
-    path.write_bytes(gzip.compress(content)[: -len(content) // 2] if compressed else b"user,event,at\n" + content)
+    start = b"" if content[:1] in (b"[", b"O", b"(") else b"user,event,at\n"
+    path.write_bytes(gzip.compress(content)[: -len(content) // 2] if compressed else start + content)
     try:
         chunks = read(path, CLICKS)
     except MappingError:

@@ -11,6 +11,7 @@ import pytest
 from heap_integration.events import loading
 from heap_integration.events.loading import file_mark, load_file, load_landed
 from heap_integration.events.mapping import Mapping
+from heap_integration.landing import FolderArrivals
 from heap_integration.warehouse import Warehouse
 from heap_integration.warehouse.events import Loaded, balance, origin_counts
 from heap_integration_tests.support.project import call, write_lines
@@ -95,13 +96,6 @@ def test_other_rules_read_a_file_anew(tmp_path: Path, warehouse: Warehouse) -> N
     assert in_warehouse(warehouse) == ["1", "2"]
 
 
-def test_a_files_events_bear_the_name_of_their_switch(tmp_path: Path, warehouse: Warehouse) -> None:
-    file = write_lines(tmp_path / "calls.ndjson", map(call, range(3)))
-    load_file(warehouse, file, None, source="shop")
-    with warehouse.read() as con:
-        assert con.execute("select distinct source from product_events").fetchall() == [("shop",)]
-
-
 def test_an_empty_file_is_loaded_too(tmp_path: Path, warehouse: Warehouse) -> None:
     (tmp_path / "empty.ndjson").touch()
     assert load_file(warehouse, tmp_path / "empty.ndjson", None) == Loaded()
@@ -118,6 +112,7 @@ def landed(folder: Path, name: str, numbers: range) -> None:
                 "id": f"n{number}",
                 "received_at": "2026-01-02T03:04:05Z",
                 "source": "userflow",
+                "adapter": "userflow",
                 "body": {
                     "id": f"n{number}",
                     "object": "webhook_notification",
@@ -149,9 +144,9 @@ def test_a_landed_segment_goes_once_it_is_wholly_in(
     landed(folder, "0001.ndjson", range(10))
     landed(folder, "0002.ndjson", range(8, 15))
     with pytest.raises(PowerCut):
-        load_landed(warehouse, folder, cut_the_power)
+        load_landed(warehouse, FolderArrivals(folder), cut_the_power)
     assert len(list(folder.glob("*.ndjson"))) == 2
-    assert load_landed(warehouse, folder) == Loaded(read=13, loaded=11, duplicates=2)
+    assert load_landed(warehouse, FolderArrivals(folder)) == Loaded(read=13, loaded=11, duplicates=2)
     assert list(folder.glob("*.ndjson")) == []
     assert in_warehouse(warehouse) == [f"userflow-n{number}" for number in range(15)]
 
@@ -161,9 +156,9 @@ def test_a_segment_that_was_in_before_its_file_could_be_removed_is_not_read_agai
 ) -> None:
     folder = tmp_path / "landing"
     landed(folder, "0001.ndjson", range(3))
-    load_landed(warehouse, folder)
+    load_landed(warehouse, FolderArrivals(folder))
     landed(folder, "0001.ndjson", range(3))
-    assert load_landed(warehouse, folder) == Loaded()
+    assert load_landed(warehouse, FolderArrivals(folder)) == Loaded()
     assert list(folder.glob("*.ndjson")) == []
 
 
@@ -178,7 +173,7 @@ def test_a_landed_piece_may_be_cut_elsewhere_than_before(
         segment.write("not json\n" + text)
     monkeypatch.setattr(loading, "PACKED_ROWS", 4)
     with pytest.raises(PowerCut):
-        load_landed(warehouse, folder, cut_the_power)
+        load_landed(warehouse, FolderArrivals(folder), cut_the_power)
     monkeypatch.setattr(loading, "PACKED_ROWS", 100)
-    assert load_landed(warehouse, folder) == Loaded(read=7, loaded=7)
+    assert load_landed(warehouse, FolderArrivals(folder)) == Loaded(read=7, loaded=7)
     assert in_warehouse(warehouse) == [f"userflow-n{number}" for number in range(10)]

@@ -1,13 +1,14 @@
-"""Files of events: CSV, NDJSON (either plain or gzip) and Parquet, read in chunks of bounded size."""
+"""Files of events: NDJSON, JSON arrays, CSV, Avro and Parquet, read in chunks of bounded size."""
 
 from __future__ import annotations
 
 import csv
 import hashlib
-from collections.abc import Iterator
-from datetime import datetime, timedelta
+import io
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from datetime import datetime
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, Literal
 
 import orjson
 import pyarrow as pa
@@ -16,27 +17,59 @@ import pyarrow.parquet as pq
 from heap_integration.events.encoding import encode
 from heap_integration.events.event import Event, Refusal
 from heap_integration.events.mapping import Mapping, MappingError, RowReader
+from heap_integration.events.sources.columns import row_text, rows_of
+from heap_integration.events.sources.customerio import event_from_customerio
+from heap_integration.events.sources.json_array import Items
+from heap_integration.events.sources.landed import Landed
 from heap_integration.events.sources.rows import Chunk, Rows, event_rows
-from heap_integration.events.sources.segment import event_from_segment
+from heap_integration.events.sources.segment import event_from_segment, read_calls
+from heap_integration.events.sources.storage import Watched
 from heap_integration.events.sources.streams import LONGEST_LINE, Lines
+from heap_integration.events.sources.userpilot import event_from_row
 from heap_integration.events.sources.values import EPOCH
 
-__all__ = ["Chunk", "event_rows", "fingerprint", "read_file", "read_stream"]
+__all__ = ["Chunk", "RowFormat", "event_rows", "fingerprint", "fingerprints", "read_file", "read_input", "read_stream"]
 
 CHUNK_ROWS = 20_000
 
+RowFormat = Literal["segment", "customerio", "userpilot"]
+"""Who wrote the rows of a file, where no mapping says what its columns mean."""
+
+_Adapter = Callable[[dict[str, Any]], Event | Refusal | None]
+_RowAdapter = Callable[[Sequence[Any], int], Event | Refusal | None]
+
+_ADAPTERS: dict[RowFormat, _Adapter] = {
+    "segment": event_from_segment,
+    "customerio": event_from_customerio,
+    "userpilot": event_from_row,
+}
 _PARQUET_MAGIC = b"PAR1"
+_AVRO_MAGIC = b"Obj\x01"
 _PARQUET_ROWS = 4_096
+_BUFFER = 1 << 17
+_HASHED = 1 << 20
 _TOO_LONG = f"longer than {LONGEST_LINE // 1_000_000} MB"
 
-# a line's event or refusal; None marks an empty line, which is not counted
+# a line's event, its refusal, or None for one of no use
 _Read = tuple[int, Event | Refusal | None, str | bytes]
 
 
 def fingerprint(path: Path) -> str:
     """Return a hash of the content, so that a file is loaded once and a changed one is noticed."""
     with path.open("rb") as file:
-        return hashlib.file_digest(file, lambda: hashlib.blake2b(digest_size=16)).hexdigest()
+        return fingerprints(file, 0)[0]
+
+
+def fingerprints(file: BinaryIO, beginning: int) -> tuple[str, str]:
+    """Return the hash of the content, and that of its first ``beginning`` bytes: has a file only grown?"""
+    digest = hashlib.blake2b(digest_size=16)
+    while beginning > 0 and (block := file.read(min(beginning, _HASHED))):
+        digest.update(block)
+        beginning -= len(block)
+    before = digest.hexdigest()
+    while block := file.read(_HASHED):
+        digest.update(block)
+    return digest.hexdigest(), before
 
 
 def read_file(
@@ -46,26 +79,59 @@ def read_file(
     received_at: datetime,
     after_line: int = 0,
     chunk_rows: int = CHUNK_ROWS,
+    row_format: RowFormat = "segment",
+) -> Iterator[Chunk]:
+    """Read the events of a local file; see ``read_input``.
+
+    Raises:
+        MappingError: see ``read_input``.
+        OSError: the file can't be opened or read.
+    """
+    with path.open("rb") as file:
+        yield from read_input(
+            file,
+            str(path),
+            mapping,
+            received_at=received_at,
+            after_line=after_line,
+            chunk_rows=chunk_rows,
+            row_format=row_format,
+        )
+
+
+def read_input(
+    stream: BinaryIO,
+    name: str,
+    mapping: Mapping | None,
+    *,
+    received_at: datetime,
+    after_line: int = 0,
+    chunk_rows: int = CHUNK_ROWS,
+    row_format: RowFormat = "segment",
 ) -> Iterator[Chunk]:
     """Read the events of a file after ``after_line``; no content makes it fail.
 
-    Without a mapping a line is a Segment-style call. In Parquet a line is a row, the first is 1; in CSV
-    the header is line 1 and a row bears the line on which it begins. What is wrong with the file as a
+    ``stream`` can be sought in; ``name`` tells by its ending what the content doesn't tell. Without a mapping
+    the rows are ``row_format``'s. In Avro, Parquet and a JSON array a line is a row, the first is 1; in CSV
+    the header is line 1 and a row bears the line on which it begins. A line of Segment's format may hold a
+    whole batch: each of its calls counts, and a chunk ends with a line. What is wrong with the file as a
     whole stands at line 0.
 
     Raises:
-        MappingError: CSV or Parquet without a mapping, or a mapping that names a missing column.
-        OSError: the file can't be opened or read.
+        MappingError: a table without a mapping, or a mapping that names a missing column.
+        OSError: the stream failed.
     """
-    rows = Rows(str(path))
-    with path.open("rb") as file:
-        if path.suffix.lower() in (".parquet", ".pq") or file.peek(4).startswith(_PARQUET_MAGIC):
-            yield from _chunks(_parquet(path, mapping, after_line), rows, received_at, chunk_rows)
-            return
-        suffix = Path(path.stem).suffix if path.suffix.lower() == ".gz" else path.suffix
-        delimiter = {".csv": ",", ".tsv": "\t"}.get(suffix.lower())
-        read = _text(Lines(file), path, mapping, delimiter, after_line)
-        yield from _chunks(read, rows, received_at, chunk_rows)
+    watched = Watched(stream, name)
+    buffered = io.BufferedReader(watched, _BUFFER)
+    start, ending = buffered.peek(4), Path(name).suffix.lower()
+    read: Iterator[_Read]
+    if start.startswith(_PARQUET_MAGIC) or ending in (".parquet", ".pq"):
+        read = _parquet(watched, _row_adapter(name, mapping, row_format), name, mapping, after_line)
+    elif start.startswith(_AVRO_MAGIC) or ending == ".avro":
+        read = _avro(watched, _row_adapter(name, mapping, row_format), after_line)
+    else:
+        read = _text(Lines(buffered), name, mapping, row_format, _delimiter(name), after_line)
+    yield from _chunks(read, Rows(name), received_at, chunk_rows)
 
 
 def read_stream(
@@ -76,51 +142,75 @@ def read_stream(
     received_at: datetime,
     chunk_rows: int = CHUNK_ROWS,
 ) -> Iterator[Chunk]:
-    """Read NDJSON, or with a mapping also CSV, from a stream such as standard input.
+    """Read NDJSON, a JSON array, or with a mapping also CSV, from a stream such as standard input.
 
     Raises:
         MappingError: the mapping names a missing column.
     """
     lines = Lines(stream)
-    is_table = mapping is not None and lines.start().lstrip()[:1] not in (b"{", b"")
-    read = _text(lines, name, mapping, "," if is_table else None, 0)
+    is_table = mapping is not None and lines.start().lstrip()[:1] not in (b"{", b"[", b"")
+    read = _text(lines, name, mapping, "segment", "," if is_table else None, 0)
     yield from _chunks(read, Rows(name), received_at, chunk_rows)
 
 
+def _delimiter(name: str) -> str | None:
+    path = Path(name)
+    ending = Path(path.stem).suffix if path.suffix.lower() in (".gz", ".zst") else path.suffix
+    return {".csv": ",", ".tsv": "\t"}.get(ending.lower())
+
+
 def _chunks(read: Iterator[_Read], rows: Rows, received_at: datetime, chunk_rows: int) -> Iterator[Chunk]:
-    number = 0
+    last = 0
     for number, event, raw in read:
+        # reading resumes after a line, so that a chunk may not end within a batch
+        if number != last and rows.full(chunk_rows):
+            yield rows.chunk(last)
+        last = number
         if isinstance(event, Refusal):
-            text = raw if isinstance(raw, str) else raw.decode(errors="backslashreplace")
+            text = event.raw or (raw if isinstance(raw, str) else raw.decode(errors="backslashreplace"))
             rows.refuse(number, event.reason, text.rstrip("\r\n"))
-        elif event is not None:
+        else:
             rows.add(number, event, received_at)
-        if rows.full(chunk_rows):
-            yield rows.chunk(number)
     if rows.lines:
-        yield rows.chunk(number)
+        yield rows.chunk(last)
 
 
 def _text(
-    lines: Lines, file: Path | str, mapping: Mapping | None, delimiter: str | None, after_line: int
+    lines: Lines,
+    name: str,
+    mapping: Mapping | None,
+    row_format: RowFormat,
+    delimiter: str | None,
+    after_line: int,
 ) -> Iterator[_Read]:
-    if delimiter is None:
-        yield from _ndjson(lines, file, mapping, after_line)
+    numbered: Lines | Items = lines
+    if delimiter is not None:
+        yield from _csv(lines, _row_adapter(name, mapping, row_format), name, delimiter, after_line)
     else:
-        yield from _csv(lines, file, mapping, delimiter, after_line)
-    if lines.damage and lines.number + 1 > after_line:
-        yield lines.number + 1, Refusal(f"the file is damaged, here or before: {lines.damage}"), ""
+        if lines.start().lstrip()[:1] == b"[":
+            numbered = Items(lines)
+        yield from _json(numbered, name, mapping, row_format, after_line)
+    if numbered.damage and numbered.number + 1 > after_line:
+        yield numbered.number + 1, Refusal(f"the file is damaged, here or before: {numbered.damage}"), ""
 
 
-def _ndjson(lines: Lines, file: Path | str, mapping: Mapping | None, after_line: int) -> Iterator[_Read]:
-    reader = RowReader(mapping, None, file) if mapping else None
-    for number, line in lines:
+def _json(
+    texts: Iterable[tuple[int, bytes | None]],
+    name: str,
+    mapping: Mapping | None,
+    row_format: RowFormat,
+    after_line: int,
+) -> Iterator[_Read]:
+    reader = RowReader(mapping, None, name) if mapping else None
+    adapter = _ADAPTERS[row_format]
+    may_be_batch = row_format != "userpilot"
+    for number, line in texts:
         if number <= after_line:
             continue
         if line is None:
             yield number, Refusal(_TOO_LONG), ""
             continue
-        if line.isspace():
+        if not line or line.isspace():
             continue
         try:
             row = orjson.loads(line)
@@ -131,18 +221,36 @@ def _ndjson(lines: Lines, file: Path | str, mapping: Mapping | None, after_line:
             yield number, Refusal("not a JSON object"), line
         elif reader is not None:
             yield number, reader.read(row, number), line
+        elif may_be_batch and "batch" in row and row.get("type", "batch") == "batch":
+            for event in _calls(row, adapter):
+                yield number, event, line
         else:
-            yield number, event_from_segment(row), line
+            yield number, adapter(row), line
 
 
-def _csv(lines: Lines, file: Path | str, mapping: Mapping | None, delimiter: str, after_line: int) -> Iterator[_Read]:
+def _calls(batch: dict[str, Any], adapter: _Adapter) -> Iterator[Event | Refusal | None]:
+    """Yield the calls of a body as clients send it to ``/v1/batch``."""
+    for event in read_calls(Landed("", EPOCH, "", "", "", {**batch, "type": "batch"}), adapter):
+        if isinstance(event, Event):
+            # a file may be read again: the content alone has to name an event without an id
+            event.occurrence = ""
+        yield Refusal(event.reason, _call_text(event.raw)) if isinstance(event, Refusal) else event
+
+
+def _call_text(landing_line: str) -> str:
+    return encode(orjson.loads(landing_line)["body"]).decode() if landing_line else ""
+
+
+def _csv(
+    lines: Lines, adapt: Callable[[list[str]], _RowAdapter], name: str, delimiter: str, after_line: int
+) -> Iterator[_Read]:
     broken: dict[int, str] = {}
     # strict: a stray quote is an error of its row instead of a value that swallows the rows after it
     table = csv.reader(_decoded(lines, broken), delimiter=delimiter, strict=True)
-    header = _header(table, file)
+    header = _header(table, name)
     if not header:
         return
-    reader = RowReader(_checked(mapping, header, file), header, file)
+    read = adapt(header)
     while True:
         start = table.line_num + 1
         try:
@@ -163,7 +271,7 @@ def _csv(lines: Lines, file: Path | str, mapping: Mapping | None, delimiter: str
         if problem is not None:
             yield start, Refusal(problem), delimiter.join(fields)
         else:
-            event = reader.read([field or None for field in fields], start)
+            event = read([field or None for field in fields], start)
             yield start, event, delimiter.join(fields) if isinstance(event, Refusal) else ""
 
 
@@ -191,65 +299,81 @@ def _header(table: Any, file: Path | str) -> list[str]:
     return header
 
 
-def _checked(mapping: Mapping | None, columns: list[str], file: Path | str) -> Mapping:
-    if mapping is None:
-        raise MappingError(f"{file}: a table needs a mapping of its columns: {', '.join(columns)}")
-    mapping.check(columns, file)
-    return mapping
+def _row_adapter(name: str, mapping: Mapping | None, row_format: RowFormat) -> Callable[[list[str]], _RowAdapter]:
+    """Return what makes, of a table's columns, a reader of its rows.
+
+    Raises (the function returned):
+        MappingError: there is no mapping and the format doesn't know tables, or a column is missing.
+    """
+
+    def adapt(columns: list[str]) -> _RowAdapter:
+        if mapping is not None:
+            mapping.check(columns, name)
+            return RowReader(mapping, columns, name).read
+        if row_format != "userpilot":
+            raise MappingError(f"{name}: a table needs a mapping of its columns: {', '.join(columns)}")
+        return lambda row, _: event_from_row(dict(zip(columns, row, strict=True)))
+
+    return adapt
 
 
-def _parquet(path: Path, mapping: Mapping | None, after_line: int) -> Iterator[_Read]:
+def _avro(file: Watched, adapt: Callable[[list[str]], _RowAdapter], after_line: int) -> Iterator[_Read]:
+    from heap_integration.events.sources.avro import Damaged, Records
+
+    file.seek(0)
+    try:
+        records = Records(io.BufferedReader(file, _BUFFER))
+    except Damaged as error:
+        file.check()
+        yield 0, Refusal(f"not readable as Avro: {error}"), ""
+        return
+    read, number = adapt(records.columns), 0
+    try:
+        for number, record in enumerate(records, start=1):
+            if number > after_line:
+                row = list(record.values())
+                event = read(row, number)
+                yield number, event, row_text(records.columns, row) if isinstance(event, Refusal) else ""
+    except Damaged as error:
+        file.check()
+        if number >= after_line:
+            yield number + 1, Refusal(f"the file is damaged, here or before: {error}"), ""
+
+
+def _parquet(
+    file: Watched,
+    adapt: Callable[[list[str]], _RowAdapter],
+    name: str,
+    mapping: Mapping | None,
+    after_line: int,
+) -> Iterator[_Read]:
     number = after_line
     try:
-        with pq.ParquetFile(path) as file:
-            names = file.schema_arrow.names
-            mapping = _checked(mapping, names, path)
-            columns = mapping.needed(names)
-            reader = RowReader(mapping, columns, path)
-            for batch in _batches(file, columns, after_line):
-                for row in _rows(batch):
+        file.seek(0)
+        with pq.ParquetFile(file) as table:
+            names = table.schema_arrow.names
+            if mapping is not None:
+                mapping.check(names, name)
+            columns = mapping.needed(names) if mapping else names
+            read = adapt(columns)
+            for batch in _batches(table, columns, after_line):
+                for row in rows_of(batch):
                     number += 1
                     if isinstance(row, Refusal):
                         yield number, row, ""
                         continue
-                    event = reader.read(row, number)
-                    yield number, event, _raw(columns, row) if isinstance(event, Refusal) else ""
+                    event = read(row, number)
+                    yield number, event, row_text(columns, row) if isinstance(event, Refusal) else ""
     except (pa.ArrowException, OSError) as error:
+        file.check()
         yield number and number + 1, Refusal(f"not readable as Parquet: {error}"), ""
 
 
-def _batches(file: pq.ParquetFile, columns: list[str], after_line: int) -> Iterator[pa.RecordBatch]:
-    skip, groups = after_line, list(range(file.metadata.num_row_groups))
-    while groups and skip >= file.metadata.row_group(groups[0]).num_rows:
-        skip -= file.metadata.row_group(groups.pop(0)).num_rows
-    for batch in file.iter_batches(_PARQUET_ROWS, row_groups=groups, columns=columns, use_threads=False):
+def _batches(table: pq.ParquetFile, columns: list[str], after_line: int) -> Iterator[pa.RecordBatch]:
+    skip, groups = after_line, list(range(table.metadata.num_row_groups))
+    while groups and skip >= table.metadata.row_group(groups[0]).num_rows:
+        skip -= table.metadata.row_group(groups.pop(0)).num_rows
+    for batch in table.iter_batches(_PARQUET_ROWS, row_groups=groups, columns=columns, use_threads=False):
         if skip < len(batch):
             yield batch.slice(skip)
         skip = max(0, skip - len(batch))
-
-
-def _rows(batch: pa.RecordBatch) -> Iterator[tuple[Any, ...] | Refusal]:
-    try:
-        yield from zip(*map(_values, batch.columns), strict=True)
-    except (ValueError, OverflowError):
-        # one bad value (text that isn't UTF-8, a year beyond 9999) must not cost the whole batch
-        for index in range(len(batch)):
-            try:
-                yield tuple(_values(column.slice(index, 1))[0] for column in batch.columns)
-            except (ValueError, OverflowError) as error:
-                yield Refusal(f"the row holds what can't be read: {error}")
-
-
-def _values(column: pa.Array) -> list[Any]:
-    if not pa.types.is_timestamp(column.type):
-        return list(column.to_pylist())
-    # several times faster than pyarrow's own way, which also refuses nanoseconds
-    stamps = column.cast(pa.timestamp("us", column.type.tz), safe=False).cast(pa.int64()).to_pylist()
-    return [None if stamp is None else EPOCH + timedelta(microseconds=stamp) for stamp in stamps]
-
-
-def _raw(columns: list[str], row: tuple[Any, ...]) -> str | bytes:
-    try:
-        return encode(dict(zip(columns, row, strict=True)))
-    except TypeError:
-        return repr(row)

@@ -1,4 +1,4 @@
-"""Bytes of a file, plain or gzip, and its lines, whatever state the file is in."""
+"""Bytes of a file, plain, gzip or Zstandard, and its lines, whatever state the file is in."""
 
 from __future__ import annotations
 
@@ -7,9 +7,12 @@ import zlib
 from collections.abc import Iterator
 from typing import Any, BinaryIO
 
+from heap_integration.events.sources.storage import Watched
+
 LONGEST_LINE = 5_000_000
 
 _GZIP_MAGIC = b"\x1f\x8b"
+_ZSTANDARD_MAGIC = b"\x28\xb5\x2f\xfd"
 _GZIP_WINDOW = 31
 _BOM = b"\xef\xbb\xbf"
 _BLOCK = 1 << 15
@@ -40,9 +43,9 @@ class _Inflated(io.RawIOBase):
             if self._member.eof:
                 # the next member, or the zeros that tape and tar leave behind
                 self._input = (self._member.unused_data or self._compressed.read(_BLOCK)).lstrip(b"\0")
-                self._member = zlib.decompressobj(_GZIP_WINDOW)
                 if not self._input:
                     return b""
+                self._member = zlib.decompressobj(_GZIP_WINDOW)
             data = self._input or self._compressed.read(_BLOCK)
             if not data:
                 self.damage = "the gzip data ends too early"
@@ -58,31 +61,70 @@ class _Inflated(io.RawIOBase):
         return b""
 
 
+class _Unpacked(io.RawIOBase):
+    """What a Zstandard stream holds; it ends where the damage begins, as ``_Inflated`` does."""
+
+    def __init__(self, compressed: BinaryIO) -> None:
+        import pyarrow as pa
+
+        super().__init__()
+        self._compressed = Watched(compressed, "the compressed stream")
+        self._inner = pa.CompressedInputStream(self._compressed, "zstd")
+        self.damage = ""
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        view = memoryview(buffer).cast("B")
+        piece = self._piece(len(view))
+        view[: len(piece)] = piece
+        return len(piece)
+
+    def _piece(self, size: int) -> bytes:
+        if self.damage:
+            return b""
+        try:
+            return bytes(self._inner.read(size))
+        except OSError as error:
+            self._compressed.check()
+            self.damage = f"the Zstandard data is damaged or ends too early: {error}"
+            return b""
+
+
 class Lines:
     """The numbered lines of a stream, the first is 1, with their ends.
 
     ``None`` stands for a line longer than 5 MB, which is passed over without being held in memory.
-    ``damage`` says after the last line what is wrong with the gzip data, if anything; an unfinished line
-    before the damage is left out. ``number`` is that of the last line given.
+    ``damage`` says after the last line what is wrong with the compressed data, if anything; an unfinished
+    line before the damage is left out. ``number`` is that of the last line given.
     """
 
     def __init__(self, stream: BinaryIO) -> None:
         # a second buffer around a file would close it when it goes
         self._buffered = stream if isinstance(stream, io.BufferedReader) else _buffered(stream)
-        self._inflated: _Inflated | None = None
-        if self._buffered.peek(len(_GZIP_MAGIC)).startswith(_GZIP_MAGIC):
+        self._inflated: _Inflated | _Unpacked | None = None
+        start = self._buffered.peek(len(_ZSTANDARD_MAGIC))
+        if start.startswith(_GZIP_MAGIC):
             self._inflated = _Inflated(self._buffered)
+        elif start.startswith(_ZSTANDARD_MAGIC):
+            self._inflated = _Unpacked(self._buffered)
+        if self._inflated:
             self._buffered = _buffered(self._inflated)
         self.number = 0
 
     @property
     def damage(self) -> str:
-        """Return what is wrong with the gzip data, empty where nothing is."""
+        """Return what is wrong with the compressed data, empty where nothing is."""
         return self._inflated.damage if self._inflated else ""
 
     def start(self) -> bytes:
         """Return the first bytes without consuming them."""
         return self._buffered.peek(len(_BOM)).removeprefix(_BOM)
+
+    def read(self, size: int) -> bytes:
+        """Return the next bytes, unpacked, whatever lines they are; empty at the end."""
+        return self._buffered.read1(size)
 
     def __iter__(self) -> Iterator[tuple[int, bytes | None]]:
         readline = self._buffered.readline
