@@ -74,3 +74,38 @@ def test_standard_input_may_be_calls_or_rows() -> None:
 def test_a_table_without_a_mapping_is_explained(write: Callable[[str, str], Path]) -> None:
     with pytest.raises(MappingError, match="needs a mapping"):
         shown(write("clicks.csv", "user,event\n"))
+
+
+def test_what_is_told_of_people_and_accounts_is_shown_in_the_requests_it_becomes(tmp_path: Path) -> None:
+    calls = [
+        {"type": "identify", "userId": "ada", "timestamp": "2026-01-02T00:00:01Z", "traits": {"plan": "pro"}},
+        {
+            "type": "identify",
+            "userId": "ada",
+            "timestamp": "2026-01-02T00:00:00Z",
+            "traits": {"plan": "free", "age": 36},
+        },
+        {"type": "group", "groupId": "acme", "traits": {"size": 7}},
+        {"type": "identify", "userId": "null", "traits": {"plan": "pro"}},
+        {"type": "identify", "userId": "bob", "traits": {"consent": "no"}},
+    ]
+    file = tmp_path / "calls.ndjson"
+    file.write_text("".join(f"{json.dumps(call)}\n" for call in calls))
+    preparer = Preparer(PrepareSettings(consent_property="consent"))
+
+    shown = list(preview(file, None, preparer, url="https://heap.example", app_id="11", received_at=NOW))
+
+    assert {item["line"]: item.keys() - {"line"} for item in shown if "line" in item} == {
+        4: {"rejected"},
+        5: {"suppressed"},
+    }
+    assert {item["url"]: item["json"] for item in shown if "url" in item} == {
+        "https://heap.example/api/add_user_properties": {
+            "app_id": "11",
+            "users": [{"identity": "ada", "properties": {"plan": "pro", "age": 36}}],
+        },
+        "https://heap.example/api/add_account_properties": {
+            "app_id": "11",
+            "accounts": [{"account_id": "acme", "properties": {"size": 7}}],
+        },
+    }
