@@ -221,8 +221,9 @@ class HeapApi:
                 if key.lower() == "id":
                     raise Refused(f"{where}.properties should NOT have a property '{key}'")
             users.append((identity, properties))
-        if self.limits_on and "users" not in payload:
-            self._take(self._single_calls, {f"properties\0{app_id}\0{users[0][0]}": 1})
+        if self.limits_on:
+            # no rate of its own is documented for the bulk form: it counts as a request of each of its people
+            self._take(self._single_calls, {f"properties\0{app_id}\0{identity}": 1 for identity, _ in users})
         now = time.time()
         with self.state.write():
             self.state.count(app_id, requests=1, user_property_updates=len(users))

@@ -37,7 +37,7 @@ def test_answers_can_be_late_or_errors_for_a_number_of_requests(sandbox: Running
     assert sandbox.userflow("GET", "/users").status_code == 200
 
 
-@pytest.mark.parametrize(("kind", "applied"), [("drop", 0), ("lost_ack", 1), ("truncate", 1)])
+@pytest.mark.parametrize(("kind", "applied"), [("drop", 0), ("cut", 0), ("lost_ack", 1), ("truncate", 1)])
 def test_connections_can_break_before_or_after_the_request_is_applied(
     sandbox: RunningSandbox, kind: str, applied: int
 ) -> None:
@@ -49,6 +49,31 @@ def test_connections_can_break_before_or_after_the_request_is_applied(
     assert sandbox.counts()["events"] == applied
     assert track(sandbox).status_code == 200
     assert sandbox.counts()["events"] == 1
+
+
+def test_a_fault_can_begin_halfway(sandbox: RunningSandbox) -> None:
+    sandbox.fault(kind="401", path="/api/track", after=2)
+
+    assert [track(sandbox, f"key {number}").status_code for number in range(4)] == [200, 200, 401, 401]
+    assert sandbox.counts()["events"] == 2
+
+
+def test_an_event_can_be_refused_by_its_name_in_the_words_of_the_schema(sandbox: RunningSandbox) -> None:
+    def batch(*names: str) -> httpx.Response:
+        events = [{"identity": "ada", "event": name} for name in names]
+        return sandbox.client.post("/api/track", json={"app_id": sandbox.app_id, "events": events})
+
+    sandbox.fault(kind="refuse", path="/api/track", event="Bad", next=1)
+    sandbox.fault(kind="refuse", path="/api/track", event="Bad", names=False)
+
+    assert batch("Good", "Fair").status_code == 200
+    named, unnamed = batch("Good", "Bad", "Bad"), batch("Good", "Bad")
+    assert (named.status_code, unnamed.status_code) == (400, 400)
+    assert named.text.startswith("postBody.events[1].event ")
+    assert "[" not in unnamed.text
+    assert sandbox.counts()["events"] == 2
+    assert [rule["hits"] for rule in sandbox.client.get("/_faults").json()["faults"]] == [1, 1]
+    assert sandbox.client.post("/_faults", json={"kind": "429", "event": "Bad"}).status_code == 400
 
 
 def test_a_probable_fault_strikes_a_share_of_the_requests(sandbox: RunningSandbox) -> None:

@@ -115,6 +115,9 @@ def test_the_documented_rate_limits_hold_and_can_be_lifted(sandbox: RunningSandb
     assert single.count(200) in (30, 31)
     properties = {"identity": "solo", "properties": {"plan": "pro"}}
     assert 429 in [post(sandbox, "/api/add_user_properties", **properties).status_code for _ in range(33)]
+    people = {"users": [{"identity": "many"}, {"identity": "many"}]}
+    bulk_properties = [post(sandbox, "/api/add_user_properties", **people).status_code for _ in range(33)]
+    assert bulk_properties.count(200) in (30, 31)
     sandbox.client.post("/_limits", json={"enabled": False})
     assert bulk(0, 1000, 1) == 200
     assert sandbox.counts()["rate_limited"] >= 5
