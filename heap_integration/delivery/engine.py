@@ -1,36 +1,45 @@
-"""Sends records in batches: packs, paces, retries, bisects, and keeps each outcome before it goes on."""
+"""Sends records in batches: packs, paces, retries, finds who is refused, keeps each outcome before it goes on."""
 
 from __future__ import annotations
 
 import logging
 import sys
 import time
-from collections import Counter, deque
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from itertools import islice
 
 import stamina
+from sqlalchemy.exc import SQLAlchemyError
 from stamina.instrumentation import RetryDetails, set_on_retry_hooks
 
-from heap_integration.delivery.ledger import Ledger
-from heap_integration.delivery.pace import Grant, Pace
+from heap_integration.delivery.ledger import Ledger, in_words
+from heap_integration.delivery.pace import Grant, Pace, share
 from heap_integration.delivery.records import (
     BatchRejected,
+    DeliveryStopped,
     Limits,
     NotAuthorised,
     Outcome,
     Record,
     RetryLater,
     Sender,
-    Status,
+    Tally,
 )
+from heap_integration.delivery.refusals import Refusals
 
-# How many records may wait for their own key's window before the reading of further ones waits too.
-MOST_HELD = 5_000
-# A wrong app id is answered like a wrong record: this many refusals before anything has passed tell them apart.
-MOST_REFUSED_AT_FIRST = 10
+__all__ = ["DeliveryStopped", "Patience", "Tally", "deliver"]
+
+# How much memory those may take that wait for their own key's window, before the reading of further ones waits too.
+MOST_HELD_BYTES = 64_000_000
+# What a record costs beside its payload.
+RECORD_BYTES = 300
+# So many culprits of one batch are taken at the other side's word before the batch is halved all the same.
+MOST_NAMED = 10
 LONGEST_NAP = 1.0
+SWITCHED_OFF = "switched off"
 
 _log = logging.getLogger(__name__)
 
@@ -45,55 +54,16 @@ set_on_retry_hooks([_tell])
 
 @dataclass(frozen=True)
 class Patience:
-    """How long a batch is tried: faults use up attempts, an answer that asks to wait doesn't."""
+    """How long a batch is tried: faults use up attempts, an answer that asks to wait doesn't.
+
+    ``seconds`` is the end for both. Pauses double from ``first_wait`` to ``longest_wait`` seconds, with up
+    to a second of chance, unless the other side says how long it wants to be left alone.
+    """
 
     attempts: int = 6
     seconds: float = 600.0
     first_wait: float = 0.5
     longest_wait: float = 30.0
-
-
-@dataclass
-class Tally:
-    """What a delivery did; what it read and didn't settle is pending."""
-
-    read: int = 0
-    batches: int = 0
-    statuses: Counter[Status] = field(default_factory=Counter)
-    reasons: Counter[str] = field(default_factory=Counter)
-    stopped: str = ""
-
-    @property
-    def accepted(self) -> int:
-        """Records the other side has acknowledged."""
-        return self.statuses[Status.ACCEPTED]
-
-    @property
-    def rejected(self) -> int:
-        """Records that won't be sent again as they are; each has a reason."""
-        return self.statuses[Status.REJECTED]
-
-    @property
-    def suppressed(self) -> int:
-        """Records that a rule kept back; each has a reason."""
-        return self.statuses[Status.SUPPRESSED]
-
-    def count(self, outcomes: Sequence[Outcome]) -> None:
-        """Add the outcomes of a batch."""
-        self.batches += 1
-        others = [outcome for outcome in outcomes if outcome.status is not Status.ACCEPTED]
-        self.statuses[Status.ACCEPTED] += len(outcomes) - len(others)
-        for outcome in others:
-            self.statuses[outcome.status] += 1
-            self.reasons[outcome.reason] += 1
-
-
-class DeliveryStopped(Exception):
-    """The delivery ended before its input did; what has no outcome stays pending."""
-
-    def __init__(self, reason: str, tally: Tally) -> None:
-        super().__init__(reason)
-        self.tally = tally
 
 
 def deliver(
@@ -105,97 +75,165 @@ def deliver(
     go_on: Callable[[], bool] = lambda: True,
     patience: Patience | None = None,
     progress: Callable[[Tally], None] = lambda _: None,
+    reserve: float = 0.0,
 ) -> Tally:
     """Send ``items`` and return what became of them.
 
     An outcome among the items (a record that was refused before sending) is kept with its batch.
-    ``go_on`` is asked before each batch; ``progress`` is told after each.
+    ``go_on`` is asked before each request; ``progress`` is told after each batch. ``reserve`` is the share
+    of every window over all records that is left free for others.
 
     Raises:
-        DeliveryStopped: the other side stayed out of reach, or refuses the credentials.
+        DeliveryStopped: the other side stayed out of reach, or refuses the credentials or everything, or
+            the store can't be used.
     """
-    delivery = _Delivery(sender, ledger, pace, patience or Patience())
+    delivery = _Delivery(sender, ledger, pace, patience or Patience(), go_on)
     try:
-        for _ in delivery.run(items, go_on):
+        for _ in delivery.run(items, reserve):
             progress(delivery.tally)
     except (RetryLater, NotAuthorised) as error:
         raise DeliveryStopped(str(error), delivery.tally) from error
+    except SQLAlchemyError as error:
+        raise DeliveryStopped(
+            f"the store can't be used: {in_words(error)}. What was taken and couldn't be noted goes out again "
+            "under the same keys",
+            delivery.tally,
+        ) from error
     return delivery.tally
 
 
+class _SwitchedOff(Exception):
+    pass
+
+
+@dataclass(frozen=True)
+class _Sent:
+    """What became of a batch, and why it ended early, if it did."""
+
+    outcomes: Sequence[Outcome]
+    error: RetryLater | NotAuthorised | _SwitchedOff | None = None
+
+
 class _Delivery:
-    def __init__(self, sender: Sender, ledger: Ledger, pace: Pace, patience: Patience) -> None:
+    def __init__(
+        self, sender: Sender, ledger: Ledger, pace: Pace, patience: Patience, go_on: Callable[[], bool]
+    ) -> None:
         self.sender = sender
         self.ledger = ledger
         self.pace = pace
         self.patience = patience
+        self.go_on = go_on
         self.tally = Tally()
-        self.something_passed = False
-        self.refused_in_a_row = 0
+        self.refusals = Refusals(alone=sender.limits.batch_records == 1)
+        self.ended = False
 
-    def run(self, items: Iterable[Record | Outcome], go_on: Callable[[], bool]) -> Iterator[None]:
+    def run(self, items: Iterable[Record | Outcome], reserve: float) -> Iterator[None]:
         workers = self.sender.limits.concurrency
-        running: set[Future[Sequence[Outcome]]] = set()
+        running: set[Future[_Sent]] = set()
         with ThreadPoolExecutor(max_workers=workers) as pool:
-            for grant, decided in self._batches(items):
-                if not go_on():
-                    self.tally.stopped = "switched off"
-                    break
-                # The next batch is packed while this one is under way.
-                while len(running) >= workers:
+            try:
+                for grant, decided in self._batches(items, reserve):
+                    # The next batch is packed while this one is under way.
+                    while len(running) >= workers:
+                        running = self._counted(running)
+                        yield
+                    if self.tally.stopped or not self.go_on():
+                        self.tally.stopped = SWITCHED_OFF
+                        break
+                    if grant.records or decided:
+                        running.add(pool.submit(self._send_and_keep, grant, decided))
+                while running:
                     running = self._counted(running)
                     yield
-                running.add(pool.submit(self._send_and_keep, grant, decided))
-            while running:
-                running = self._counted(running)
-                yield
+            finally:
+                # Whoever waits for another attempt gives up: the pool waits for them.
+                self.ended = True
+        if not self.tally.stopped and (left := self.refusals.close()):
+            self._keep(left, Grant([], []))
+            self.tally.count(left)
+            yield
 
-    def _counted(self, running: set[Future[Sequence[Outcome]]]) -> set[Future[Sequence[Outcome]]]:
+    def _counted(self, running: set[Future[_Sent]]) -> set[Future[_Sent]]:
         done, rest = wait(running, return_when=FIRST_COMPLETED)
-        for future in done:
-            self.tally.count(future.result())
+        results = [future.result() for future in done]
+        for result in results:
+            self.tally.count(result.outcomes)
+        for result in results:
+            if isinstance(result.error, _SwitchedOff):
+                self.tally.stopped = SWITCHED_OFF
+            elif result.error is not None:
+                raise result.error
         return rest
 
-    def _batches(self, items: Iterable[Record | Outcome]) -> Iterator[tuple[Grant, list[Outcome]]]:
-        queue = _Queue(items, self.sender.limits, self.tally)
+    def _batches(self, items: Iterable[Record | Outcome], reserve: float) -> Iterator[tuple[Grant, Sequence[Outcome]]]:
+        queue = _Queue(items, self.sender.limits, self.tally, reserve)
         while True:
             records, decided = queue.next_batch()
-            grant = self.pace.ask(records) if records else Grant([], [])
+            grant = self.pace.ask(records, reserve) if records else Grant([], [])
             queue.hold(grant)
-            if grant.records or decided:
-                yield grant, decided
-            elif not queue.is_empty():
-                time.sleep(queue.wait(grant))
-            else:
+            if not grant.records and not decided and queue.is_empty():
                 return
+            yield grant, decided
+            if not grant.records and not decided:
+                time.sleep(queue.wait(grant))
 
-    def _send_and_keep(self, grant: Grant, decided: Sequence[Outcome]) -> Sequence[Outcome]:
-        outcomes = [*decided, *self._send(grant.records)] if grant.records else list(decided)
+    def _send_and_keep(self, grant: Grant, decided: Sequence[Outcome]) -> _Sent:
+        outcomes, error = list(decided), None
+        try:
+            self._send(grant.records, outcomes)
+        except (RetryLater, NotAuthorised, _SwitchedOff) as raised:
+            error = raised
+        outcomes += self.refusals.take()
+        self._keep(outcomes, grant)
+        return _Sent(outcomes, error)
+
+    def _keep(self, outcomes: Sequence[Outcome], grant: Grant) -> None:
         with self.ledger.store.begin() as connection:
             self.ledger.write(outcomes, connection)
             self.pace.done(grant, connection)
-        return outcomes
 
-    def _send(self, records: Sequence[Record]) -> Sequence[Outcome]:
+    def _send(self, records: Sequence[Record], outcomes: list[Outcome], *, believe: bool = True) -> None:
+        """Send records until each is taken or refused; who is refused is found by name, else by halving.
+
+        A name is believed where the others pass without that record. Where several were named, each has to be
+        refused alone.
+        """
+        rest, named, passed = list(records), list[tuple[Record, BatchRejected]](), False
+        while rest:
+            refusal = self._refusal(rest, outcomes)
+            if refusal is None:
+                rest, passed = [], True
+                break
+            place = refusal.culprit if believe and len(named) < MOST_NAMED else None
+            if len(rest) == 1:
+                self.refusals.add(rest.pop(), refusal, named=refusal.culprit == 0)
+            elif place is not None and 0 <= place < len(rest):
+                named.append((rest.pop(place), refusal))
+            else:
+                break
+        for record, refusal in named:
+            proof = refusal if passed and len(named) == 1 else self._refusal([record], outcomes)
+            if proof is None:
+                believe = False
+            else:
+                self.refusals.add(record, proof, named=proof is refusal or proof.culprit == 0)
+        if rest:
+            middle = len(rest) // 2
+            self._send(rest[:middle], outcomes, believe=believe)
+            self._send(rest[middle:], outcomes, believe=believe)
+
+    def _refusal(self, records: Sequence[Record], outcomes: list[Outcome]) -> BatchRejected | None:
+        """Send records; add what became of them to ``outcomes``, or return why they were refused."""
         try:
-            return self._try(records)
+            outcomes += self._try(records)
         except BatchRejected as error:
-            if len(records) == 1:
-                self._suspect(error.reason)
-                return [Outcome(records[0].key, Status.REJECTED, error.reason)]
-        middle = len(records) // 2
-        return [*self._send(records[:middle]), *self._send(records[middle:])]
-
-    def _suspect(self, reason: str) -> None:
-        """Stop where the other side takes nothing at all: then it isn't the records that are wrong."""
-        self.refused_in_a_row += 1
-        if not self.something_passed and self.refused_in_a_row >= MOST_REFUSED_AT_FIRST:
-            raise NotAuthorised(
-                f"the first {self.refused_in_a_row} records were all refused, so nothing more is sent: {reason}"
-            )
+            return error
+        self.refusals.passed()
+        return None
 
     def _try(self, records: Sequence[Record]) -> Sequence[Outcome]:
         faults = 0
+        until = time.monotonic() + self.patience.seconds
 
         def waits(error: Exception) -> bool | float:
             nonlocal faults
@@ -204,7 +242,9 @@ class _Delivery:
             faults += not error.busy
             if faults >= self.patience.attempts:
                 return False
-            return True if error.after is None else error.after
+            if not error.after:
+                return True
+            return error.after if time.monotonic() + error.after <= until else False
 
         for attempt in stamina.retry_context(
             on=waits,
@@ -213,10 +253,10 @@ class _Delivery:
             wait_initial=self.patience.first_wait,
             wait_max=self.patience.longest_wait,
         ):
+            if attempt.num > 1 and (self.ended or not self.go_on()):
+                raise _SwitchedOff
             with attempt:
-                outcomes = self.sender.send(records)
-                self.something_passed = True
-                return outcomes
+                return self.sender.send(records)
         raise AssertionError("a retry ends with an answer or an error")
 
 
@@ -227,14 +267,15 @@ class _Queue:
     identity doesn't stop the others; the records of one key stay in order.
     """
 
-    def __init__(self, items: Iterable[Record | Outcome], limits: Limits, tally: Tally) -> None:
+    def __init__(self, items: Iterable[Record | Outcome], limits: Limits, tally: Tally, reserve: float) -> None:
         self.items = iter(items)
         self.limits = limits
-        windows = (window.records for window in limits.windows if not window.per_key)
+        windows = (share(window, reserve) for window in limits.windows if not window.per_key)
         self.room = min(limits.batch_records, *windows, sys.maxsize)
         self.tally = tally
-        self.waiting: deque[Record] = deque()
+        self.waiting: deque[Record | Outcome] = deque()
         self.held: deque[Record] = deque()
+        self.held_bytes = 0
         self.closed: set[str | None] = set()
         self.reopens = 0.0
         self.ended = False
@@ -244,17 +285,15 @@ class _Queue:
             self._reopen()
         records: list[Record] = []
         decided: list[Outcome] = []
-        size = 0
-        while len(records) < self.room and len(decided) < self.room:
-            item = self.waiting.popleft() if self.waiting else self._next()
-            if item is None:
-                break
+        size, room, waiting, closed = 0, self.room, self.waiting, self.closed
+        while len(records) < room and len(decided) < room and (waiting or self._read()):
+            item = waiting.popleft()
             if isinstance(item, Outcome):
                 decided.append(item)
-            elif self.closed and item.pace_key in self.closed:
-                self.held.append(item)
+            elif closed and item.pace_key in closed:
+                self._hold(item)
             elif records and size + item.size > self.limits.batch_bytes:
-                self.waiting.appendleft(item)
+                waiting.appendleft(item)
                 break
             else:
                 records.append(item)
@@ -268,9 +307,11 @@ class _Queue:
         if not grant.closed:
             self.waiting.extendleft(reversed(grant.held))
             return
-        self.held.extend(grant.held)
+        for record in grant.held:
+            self._hold(record)
+        reopens = time.monotonic() + grant.wait
+        self.reopens = min(self.reopens, reopens) if self.closed else reopens
         self.closed |= grant.closed
-        self.reopens = time.monotonic() + grant.wait
 
     def is_empty(self) -> bool:
         return self.ended and not self.waiting and not self.held
@@ -279,16 +320,22 @@ class _Queue:
         wait = grant.wait or self.reopens - time.monotonic()
         return min(max(wait, 0.01), LONGEST_NAP)
 
+    def _hold(self, record: Record) -> None:
+        self.held.append(record)
+        self.held_bytes += record.size + RECORD_BYTES
+
     def _reopen(self) -> None:
         self.waiting.extendleft(reversed(self.held))
         self.held.clear()
+        self.held_bytes = 0
         self.closed.clear()
 
-    def _next(self) -> Record | Outcome | None:
-        if self.ended or len(self.held) >= MOST_HELD:
-            return None
-        for item in self.items:
-            self.tally.read += 1
-            return item
-        self.ended = True
-        return None
+    def _read(self) -> bool:
+        """Read about a batch, and say whether there was anything."""
+        if self.ended or self.held_bytes >= MOST_HELD_BYTES:
+            return False
+        fresh = list(islice(self.items, self.room))
+        self.tally.read += len(fresh)
+        self.waiting.extend(fresh)
+        self.ended = not fresh
+        return not self.ended

@@ -8,8 +8,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from sqlalchemy import func, insert, select, update
+from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 
-from heap_integration.delivery.records import Outcome, Status
+from heap_integration.delivery.records import DeliveryStopped, Outcome, Status, Tally
 from heap_integration.store.tables import ledger_batches, ledger_reasons
 
 if TYPE_CHECKING:
@@ -21,6 +22,11 @@ if TYPE_CHECKING:
 
 KEY_BYTES = 16
 SETTLE_BATCHES = 100
+KEPT = "What was sent is in the ledger and goes on from there"
+
+# Made once: to put a statement together takes longer than to run it.
+_INSERT_BATCH = insert(ledger_batches).returning(ledger_batches.c.id)
+_INSERT_REASON = insert(ledger_reasons)
 
 
 @dataclass(frozen=True)
@@ -57,14 +63,14 @@ class Ledger:
             "attempts": attempts,
             "settled": 0,
         }
-        number = connection.execute(insert(ledger_batches).values(row).returning(ledger_batches.c.id)).scalar_one()
+        number = connection.execute(_INSERT_BATCH, row).scalar_one()
         exceptions = [
             {"batch_id": number, "position": position, "status": int(outcome.status), "reason": outcome.reason}
             for position, outcome in enumerate(outcomes)
             if outcome.status is not Status.ACCEPTED
         ]
         if exceptions:
-            connection.execute(insert(ledger_reasons), exceptions)
+            connection.execute(_INSERT_REASON, exceptions)
 
     def unsettled(self, limit: int = SETTLE_BATCHES) -> list[LedgerBatch]:
         """Return the oldest batches that the warehouse doesn't know yet."""
@@ -116,12 +122,36 @@ def settle(
     batches stands in the same transaction, so that dying between the warehouse and the ledger settles
     nothing twice. Nothing happens while fewer than ``least`` batches wait. ``frugal`` is as in
     ``Warehouse.write``.
+
+    Raises:
+        DeliveryStopped: the store or the warehouse can't be used, as where the disk is full; the rest
+            stays in the ledger.
     """
     moved = 0
-    while len(batches := ledger.unsettled()) >= max(least, 1):
+    try:
+        while len(batches := ledger.unsettled()) >= max(least, 1):
+            _carry(batches, ledger.flow, warehouse, apply, frugal=frugal)
+            ledger.mark_settled([batch.number for batch in batches])
+            moved += len(batches)
+    except SQLAlchemyError as error:
+        raise DeliveryStopped(f"the store can't be used: {in_words(error)}. {KEPT}", Tally()) from error
+    return moved
+
+
+def _carry(
+    batches: Sequence[LedgerBatch],
+    flow: str,
+    warehouse: Warehouse,
+    apply: Callable[[duckdb.DuckDBPyConnection], None],
+    *,
+    frugal: bool,
+) -> None:
+    import duckdb
+
+    try:
         with warehouse.write(frugal=frugal) as con:
             known = con.execute(
-                "select batch from settled_batches where flow = ? and batch >= ?", [ledger.flow, batches[0].number]
+                "select batch from settled_batches where flow = ? and batch >= ?", [flow, batches[0].number]
             )
             settled = {number for (number,) in known.fetchall()}
             fresh = [batch for batch in batches if batch.number not in settled]
@@ -134,11 +164,16 @@ def settle(
             apply(con)
             con.execute(
                 "insert into settled_batches select $flow, unnest($batches)",
-                {"flow": ledger.flow, "batches": [batch.number for batch in fresh]},
+                {"flow": flow, "batches": [batch.number for batch in fresh]},
             )
-        ledger.mark_settled([batch.number for batch in batches])
-        moved += len(batches)
-    return moved
+    except (duckdb.OperationalError, duckdb.FatalException) as error:
+        raise DeliveryStopped(f"the warehouse can't be written: {in_words(error)}. {KEPT}", Tally()) from error
+
+
+def in_words(error: Exception) -> str:
+    """Return what a database says, on one line and without its statement."""
+    cause = error.orig if isinstance(error, DBAPIError) and error.orig is not None else error
+    return " ".join(str(cause).split())
 
 
 def _as_table(batches: Sequence[LedgerBatch]) -> object:

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 from zlib import crc32
 
-from sqlalchemy import delete, func, insert, select, update
+from sqlalchemy import bindparam, delete, func, insert, select, update
 
 from heap_integration.delivery.records import Record, Window
 from heap_integration.store.tables import rate_grants
@@ -20,11 +20,21 @@ if TYPE_CHECKING:
 
     from heap_integration.store import Store
 
-# A grant counts for one percent longer than the window, so that the network's jitter can't push two
-# requests into one window of the other side. What that costs is one percent of the budget.
-SLACK = 1.01
+# A grant counts from its answer on, by when the other side has counted it, and for half a percent longer than
+# the window: clocks differ, and whoever dies before the answer leaves only the moment of the question.
+SLACK = 1.005
 # The least part of a batch that goes out alone: without parts, up to a batch of each window stays unused.
 LEAST_SHARE = 0.1
+
+_grants = rate_grants.c
+_mine = _grants.limiter == bindparam("mine")
+# Made once: to put a statement together takes longer than to run it.
+_USED = select(func.coalesce(func.sum(_grants.records), 0), func.min(_grants.at), func.max(_grants.at)).where(_mine)
+_FORGET = delete(rate_grants).where(_mine, _grants.at <= bindparam("until"))
+_BRING_BACK = update(rate_grants).where(_mine, _grants.at > bindparam("beyond")).values(at=bindparam("now"))
+_ALIVE = select(_grants.id, _grants.at).where(_mine)
+_NOTE = insert(rate_grants).returning(_grants.id)
+_STAMP = update(rate_grants).where(_grants.id == bindparam("number")).values(at=bindparam("now"))
 
 
 @dataclass
@@ -39,7 +49,7 @@ class Grant:
     held: list[Record]
     wait: float = 0.0
     closed: frozenset[str | None] = frozenset()
-    number: int | None = None
+    number: int = 0
 
 
 @dataclass
@@ -69,32 +79,37 @@ class Pace:
         self._narrowest = min((window.records for window in windows), default=0)
         self._seen: dict[int, _Seen] = {}
 
-    def ask(self, records: Sequence[Record]) -> Grant:
+    def ask(self, records: Sequence[Record], reserve: float = 0.0) -> Grant:
         """Grant as many of ``records`` as the windows leave, all the rest is held back in order.
 
         Records whose own key has used up its window step aside for the others. What the window over all
-        records has left is granted where that is worth a request, else nothing.
+        records has left is granted where that is worth a request, else nothing. ``reserve`` is the share of
+        each window over all records that is never granted here, so that others find it free.
         """
         if not self._reach:
             return Grant(list(records), [])
         wanted = _counted(records)
         with self.store.begin(serial=f"pace {self.name}") as connection:
             now = self.clock()
-            grant = Grant(list(records), [])
-            if self._total(connection, now) + len(records) > self._narrowest:
-                self._refresh(connection, now)
-                grant, wanted = self._granted(records, wanted, now)
+            if self._total(connection, now) + len(records) <= self._narrowest * (1 - reserve):
+                grant = Grant(list(records), [])
+                self._note(grant, wanted, connection, now)
+                return grant
+            self._refresh(connection, now)
+            grant, wanted = self._granted(records, wanted, now, reserve)
             if grant.records:
-                row = {"limiter": self.name, "at": now, "records": len(grant.records), "keys": _packed(wanted)}
-                noted = connection.execute(insert(rate_grants).values(row).returning(rate_grants.c.id))
-                grant.number = noted.scalar_one()
+                self._note(grant, wanted, connection, now)
+                self._see(grant.number, _Seen(now, len(grant.records), wanted))
         return grant
 
     def done(self, grant: Grant, connection: Connection) -> None:
         """Let a grant count from now: the other side has counted it by now at the latest."""
-        if grant.number is not None:
-            this = rate_grants.c.id == grant.number
-            connection.execute(update(rate_grants).where(this).values(at=self.clock()))
+        if not grant.records or not self._reach:
+            return
+        now = self.clock()
+        if not connection.execute(_STAMP, {"number": grant.number, "now": now}).rowcount:
+            # The answer took so long that the grant was forgotten.
+            self._note(grant, _counted(grant.records), connection, now)
 
     def used(self, window: Window) -> int:
         """Return how many records count against a window now, over all keys."""
@@ -104,44 +119,51 @@ class Pace:
             self._refresh(connection, now)
         return next(use.total for use in (*self._overall, *self._by_key) if use.window == window)
 
+    def _note(self, grant: Grant, keys: Counter[int], connection: Connection, now: float) -> None:
+        row = {"limiter": self.name, "at": now, "records": len(grant.records), "keys": _packed(keys)}
+        grant.number = int(connection.execute(_NOTE, row).scalar_one())
+
     def _total(self, connection: Connection, now: float) -> int:
-        """Return how many records count against the longest window: where they fit all, no detail matters."""
-        grants = rate_grants.c
-        mine = grants.limiter == self.name
-        used = select(func.coalesce(func.sum(grants.records), 0), func.min(grants.at)).where(mine)
-        total, oldest = connection.execute(used).one()
+        """Return how many records count against the longest window at most: where they fit all, no detail matters."""
+        total, oldest, newest = connection.execute(_USED, {"mine": self.name}).one()
+        if newest is not None and newest > now + self._reach:
+            # The clock was set back. What was sent before counts from now at the latest: to wait until the
+            # clock is there again would take as long as the step, to forget it would be too early.
+            connection.execute(_BRING_BACK, {"mine": self.name, "beyond": now + self._reach, "now": now})
         if oldest is not None and oldest <= now - self._reach:
-            connection.execute(delete(rate_grants).where(mine, grants.at <= now - self._reach))
-            total, _ = connection.execute(used).one()
+            connection.execute(_FORGET, {"mine": self.name, "until": now - self._reach})
         return int(total)
 
-    def _granted(self, records: Sequence[Record], wanted: Counter[int], now: float) -> tuple[Grant, Counter[int]]:
+    def _granted(
+        self, records: Sequence[Record], wanted: Counter[int], now: float, reserve: float
+    ) -> tuple[Grant, Counter[int]]:
         fitting, held, closed = list(records), list[Record](), frozenset[str | None]()
         if any(use.lacks_room(wanted) for use in self._by_key):
             fitting, held, closed, wanted = self._fitting(records)
         wait = min((use.reopens(closed) - now for use in self._by_key), default=0.0) if closed else 0.0
-        room = min((use.room for use in self._overall), default=len(fitting))
+        room = min((use.room(reserve) for use in self._overall), default=len(fitting))
         if len(fitting) <= room:
             return Grant(fitting, held, wait, closed), wanted
         if room >= len(fitting) * LEAST_SHARE:
             return _first(room, fitting, records)
-        room_at = max(use.room_at(len(fitting)) for use in self._overall)
+        room_at = max(use.room_at(len(fitting), reserve) for use in self._overall)
         return Grant([], list(records), room_at - now), wanted
 
     def _refresh(self, connection: Connection, now: float) -> None:
-        grants = rate_grants.c
-        mine = grants.limiter == self.name
-        alive = {row.id: row.at for row in connection.execute(select(grants.id, grants.at).where(mine))}
+        alive = {row.id: row.at for row in connection.execute(_ALIVE, {"mine": self.name})}
         for number in self._seen.keys() - alive.keys():
             gone = self._seen.pop(number)
             for use in (*self._overall, *self._by_key):
                 use.forget(number, gone)
         unknown = alive.keys() - self._seen.keys()
-        query = select(rate_grants, grants["keys"].label("packed")).where(grants.id.in_(unknown))
+        query = select(rate_grants, _grants["keys"].label("packed")).where(_grants.id.in_(unknown))
         for row in connection.execute(query) if unknown else ():
             self._see(row.id, _Seen(row.at, row.records, _unpacked(row.packed)))
         for number, at in alive.items():
-            self._seen[number].at = at
+            if at != (seen := self._seen[number]).at:
+                seen.at = at
+                for use in (*self._overall, *self._by_key):
+                    use.add(number, seen)
         for use in (*self._overall, *self._by_key):
             use.expire(now)
 
@@ -182,6 +204,9 @@ class _Use:
         self.total = 0
 
     def add(self, number: int, seen: _Seen) -> None:
+        """Count a grant, once; one that was forgotten counts again where its answer has stamped it anew."""
+        if number in self.grants:
+            return
         self.grants[number] = seen
         self.total += seen.records
         if self.window.per_key:
@@ -198,7 +223,6 @@ class _Use:
                     del self.keys[key]
 
     def expire(self, now: float) -> None:
-        # A grant may be younger here than when it was forgotten: it was stamped anew by its answer.
         old = [(number, seen) for number, seen in self.grants.items() if self._end(seen) <= now]
         for number, seen in old:
             self.forget(number, seen)
@@ -209,13 +233,12 @@ class _Use:
     def is_full(self, key: int, wanted: int) -> bool:
         return self.keys[key] + wanted >= self.window.records
 
-    @property
-    def room(self) -> int:
-        return max(self.window.records - self.total, 0)
+    def room(self, reserve: float) -> int:
+        return max(share(self.window, reserve) - self.total, 0)
 
-    def room_at(self, wanted: int) -> float:
+    def room_at(self, wanted: int, reserve: float) -> float:
         """Return when ``wanted`` records fit; the past where they fit already."""
-        room = self.room
+        room = share(self.window, reserve) - self.total
         at = 0.0
         for seen in sorted(self.grants.values(), key=lambda seen: seen.at):
             if room >= wanted:
@@ -234,6 +257,11 @@ class _Use:
         return seen.at + self.window.seconds * SLACK
 
 
+def share(window: Window, reserve: float) -> int:
+    """Return how many records of a window are left where a share of it is kept for others."""
+    return max(int(window.records * (1 - reserve)), 1)
+
+
 def _first(room: int, fitting: Sequence[Record], records: Sequence[Record]) -> tuple[Grant, Counter[int]]:
     """Grant the first of the fitting records; all others keep their order, whatever held them back."""
     granted = list(fitting[:room])
@@ -242,11 +270,7 @@ def _first(room: int, fitting: Sequence[Record], records: Sequence[Record]) -> t
 
 
 def _counted(records: Sequence[Record]) -> Counter[int]:
-    keys: Counter[int] = Counter()
-    for key, count in Counter([record.pace_key for record in records]).items():
-        if key is not None:
-            keys[crc32(key.encode())] += count
-    return keys
+    return Counter([crc32(key.encode()) for record in records if (key := record.pace_key) is not None])
 
 
 def _packed(keys: Counter[int]) -> bytes:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import IntEnum
 from typing import Any, Protocol
 
@@ -39,6 +40,49 @@ class Outcome:
     reason: str = ""
 
 
+@dataclass
+class Tally:
+    """What a delivery did; what it read and didn't settle is pending."""
+
+    read: int = 0
+    batches: int = 0
+    statuses: Counter[Status] = field(default_factory=Counter)
+    reasons: Counter[str] = field(default_factory=Counter)
+    stopped: str = ""
+
+    @property
+    def accepted(self) -> int:
+        """Records the other side has acknowledged."""
+        return self.statuses[Status.ACCEPTED]
+
+    @property
+    def rejected(self) -> int:
+        """Records that won't be sent again as they are; each has a reason."""
+        return self.statuses[Status.REJECTED]
+
+    @property
+    def suppressed(self) -> int:
+        """Records that a rule kept back; each has a reason."""
+        return self.statuses[Status.SUPPRESSED]
+
+    def count(self, outcomes: Sequence[Outcome]) -> None:
+        """Add the outcomes of a batch."""
+        self.batches += 1
+        others = [outcome for outcome in outcomes if outcome.status is not Status.ACCEPTED]
+        self.statuses[Status.ACCEPTED] += len(outcomes) - len(others)
+        for outcome in others:
+            self.statuses[outcome.status] += 1
+            self.reasons[outcome.reason] += 1
+
+
+class DeliveryStopped(Exception):
+    """The delivery ended before its input did; what has no outcome stays pending."""
+
+    def __init__(self, reason: str, tally: Tally) -> None:
+        super().__init__(reason)
+        self.tally = tally
+
+
 @dataclass(frozen=True)
 class Window:
     """At most ``records`` in any ``seconds``, over all records or for each pace key."""
@@ -72,15 +116,20 @@ class RetryLater(Exception):
 
 
 class BatchRejected(Exception):
-    """Something in the batch is wrong; the batch is split until the culprit stands alone."""
+    """Something in the batch is wrong.
 
-    def __init__(self, reason: str) -> None:
+    ``culprit`` is the place of the wrong record in the batch, from 0, where the other side names one:
+    the others go out again without it. Else the batch is split until the culprit stands alone.
+    """
+
+    def __init__(self, reason: str, culprit: int | None = None) -> None:
         super().__init__(reason)
         self.reason = reason
+        self.culprit = culprit
 
 
 class NotAuthorised(Exception):
-    """The credentials are refused: nothing more is sent, nothing is marked as rejected."""
+    """The credentials are refused, or everything is: nothing more is sent."""
 
 
 class Sender(Protocol):

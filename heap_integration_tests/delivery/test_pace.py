@@ -77,6 +77,54 @@ def test_two_processes_share_one_budget(store: Store) -> None:
     assert len(Pace(store, "another environment's", [ALL], clock).ask(records(100)).records) == 100
 
 
+def test_a_share_of_the_window_stays_free_for_others(store: Store) -> None:
+    clock = Clock()
+    backfill, live = Pace(store, "heap", [ALL, EACH], clock), Pace(store, "heap", [ALL, EACH], clock)
+    people = [record for key in "abcdefghijkl" for record in records(9, key)]
+    assert len(backfill.ask(people, reserve=0.2).records) == 80
+    assert backfill.ask(records(5, "m"), reserve=0.2).records == []
+    assert len(live.ask(records(10, "z")).records) == 10
+    waits = backfill.ask(records(5, "m"), reserve=0.2)
+    assert (waits.records, 60 <= waits.wait <= 61) == ([], True)
+    assert len(live.ask(records(10, "y")).records) == 10
+    clock.now += waits.wait + 0.001
+    assert len(backfill.ask(people, reserve=0.2).records) == 80
+
+
+@pytest.mark.parametrize("step", [3_600.0, 30 * 86_400.0])
+def test_a_clock_that_is_set_back_neither_blocks_nor_forgets(store: Store, step: float) -> None:
+    clock = Clock()
+    one, other = Pace(store, "heap", [ALL], clock), Pace(store, "heap", [ALL], clock)
+    one.ask(records(100))
+    clock.now -= step
+    for pace in (one, other):
+        refused = pace.ask(records(50))
+        assert (refused.records, 60 <= refused.wait <= 61) == ([], True)
+    clock.now += 61
+    assert len(other.ask(records(100)).records) == 100
+    assert one.ask(records(1)).records == []
+
+
+def test_a_small_step_back_of_the_clock_costs_no_more_than_itself(store: Store) -> None:
+    clock = Clock()
+    pace = Pace(store, "heap", [ALL], clock)
+    pace.ask(records(100))
+    clock.now -= 20
+    assert 80 <= pace.ask(records(50)).wait <= 81
+
+
+def test_an_answer_that_took_longer_than_the_window_still_counts(store: Store) -> None:
+    clock = Clock()
+    pace, other = Pace(store, "heap", [ALL, EACH], clock), Pace(store, "heap", [ALL, EACH], clock)
+    grant = pace.ask(records(10))
+    clock.now += 300
+    assert other.used(ALL) == 0
+    with store.begin() as connection:
+        pace.done(grant, connection)
+    assert other.used(ALL) == 10
+    assert pace.ask(records(1)).records == []
+
+
 @settings(max_examples=40, deadline=None)
 @given(steps=st.lists(st.tuples(st.integers(1, 60), st.floats(0, 30), st.floats(0, 2)), max_size=25))
 def test_no_window_of_the_other_side_ever_overflows(
