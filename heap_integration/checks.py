@@ -18,17 +18,21 @@ from sqlalchemy.exc import SQLAlchemyError
 from heap_integration.destinations.userflow import VERSION
 from heap_integration.environment import (
     FILE_NAME,
+    IN_STORE,
     Environment,
     EnvironmentProblems,
     FileSource,
     Problem,
     Secret,
+    TableSource,
     clashes,
     load_environment,
     missing_variables,
     read_variables,
 )
+from heap_integration.environment_yaml import Location
 from heap_integration.events.mapping import MappingError, load_mapping
+from heap_integration.hub import Hub, PulledFiles, PulledTable
 from heap_integration.store import Store, StoreError
 from heap_integration.warehouse import Warehouse, WarehouseError
 
@@ -118,12 +122,17 @@ def _found(name: str, problems: Sequence[Problem]) -> list[Finding]:
 
 
 def _mapping_problems(environment: Environment) -> Iterator[Problem]:
-    for index, source in enumerate(environment.sources.files):
+    sources = environment.sources
+    mapped: list[tuple[Location, FileSource | TableSource]] = [
+        *((("sources", "files", index), each) for index, each in enumerate(sources.files)),
+        *((("sources", "tables", index), each) for index, each in enumerate(sources.tables)),
+    ]
+    for place, source in mapped:
         if source.mapping and source.enabled:
             try:
                 load_mapping(Path(source.mapping))
             except MappingError as error:
-                yield environment.problem(("sources", "files", index, "mapping"), str(error))
+                yield environment.problem((*place, "mapping"), str(error))
 
 
 def _probes(
@@ -145,10 +154,13 @@ def _probes(
     if store:
         yield "store", partial(_store, store)
     yield "warehouse", partial(_warehouse, environment.warehouse)
-    yield "landing", partial(_landing, Path(environment.landing))
-    for source in environment.sources.files:
-        if source.enabled:
-            yield f"files {source.name}", partial(_files, source)
+    if environment.landing != IN_STORE:
+        yield "landing", partial(_landing, Path(environment.landing))
+    for pulled in Hub(environment, store or "", variables).pulled():
+        if isinstance(pulled, PulledFiles):
+            yield f"files {pulled.name}", partial(_files, pulled)
+        else:
+            yield f"table {pulled.name}", partial(_table, pulled, environment.warehouse)
 
 
 def _userflow_probes(
@@ -297,9 +309,21 @@ def _prove_writable(folder: Path) -> None:
         raise Failed(f"{folder} takes no files: {error.strerror}", FOLDER_ADVICE) from None
 
 
-def _files(source: FileSource) -> str:
-    path = Path(source.path)
-    found = sum(1 for _ in path.parent.glob(path.name))
+def _files(source: PulledFiles) -> str:
+    try:
+        found = len(source.listed())
+    except (ValueError, OSError) as error:
+        raise Failed(f"can't be listed: {error}", f"check {source.source.path} and its credentials") from None
     if not found:
-        raise Failed(f"no file at {path}", "put one there, or set enabled: false under sources.files")
-    return f"{path}: {found} found"
+        raise Failed(f"no file at {source.source.path}", "put one there, or set enabled: false under sources.files")
+    return f"{source.source.path}: {found} found"
+
+
+def _table(source: PulledTable, warehouse: str) -> str:
+    if not Path(warehouse.partition(":///")[2]).exists():
+        return f"{source.source.table} is looked for once there is a warehouse"
+    try:
+        waiting = source.waiting(Warehouse(warehouse))
+    except (ValueError, OSError) as error:
+        raise Failed(f"can't be read: {error}", "check its name and its cursor under sources.tables") from None
+    return f"{source.source.table} can be read; {'new rows wait' if waiting else 'nothing waits'}"

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING, Any
 
 import dagster as dg
 
-from heap_integration.environment import Environment, Secret
+from heap_integration.environment import Environment, Secret, read_variables
 
 if TYPE_CHECKING:
     from heap_integration.destinations.userflow import UserflowClient
-    from heap_integration.heap.events_api import EventsApi
-    from heap_integration.hub import Hub
+    from heap_integration.hub import Deliveries, Hub
 
 
 class HeapResource(dg.ConfigurableResource[Any]):
@@ -20,11 +20,9 @@ class HeapResource(dg.ConfigurableResource[Any]):
     url: str
     app_id: str
 
-    def client(self) -> EventsApi:
-        """Return a client; the caller closes it."""
-        from heap_integration.heap.events_api import EventsApi
-
-        return EventsApi(self.url, self.app_id)
+    def deliveries(self, hub: Hub) -> Deliveries:
+        """Return the ways into Heap; the caller closes them."""
+        return hub.deliveries(url=self.url, app_id=self.app_id)
 
 
 class UserflowResource(dg.ConfigurableResource[Any]):
@@ -49,7 +47,7 @@ class StoreResource(dg.ConfigurableResource[Any]):
         """Return the environment at work; the caller closes it."""
         from heap_integration.hub import Hub
 
-        return Hub(env, self.url)
+        return Hub(env, self.url, read_variables(env, os.environ))
 
 
 def build_resources(env: Environment) -> dict[str, dg.ConfigurableResource[Any]]:

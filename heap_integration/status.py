@@ -10,7 +10,6 @@ from heap_integration.delivery.pace import Pace
 from heap_integration.delivery.records import Window
 from heap_integration.events.outbound import FLOW
 from heap_integration.hub import Hub, sync_name
-from heap_integration.landing import waiting
 from heap_integration.segments.heap_segments import waiting_pages
 from heap_integration.warehouse.events import reasons
 from heap_integration.warehouse.memberships import acknowledged_changes, baseline_size, last_runs
@@ -24,6 +23,7 @@ def read_status(hub: Hub) -> dict[str, Any]:
         runs = {str(run["sync"]): run for run in last_runs(con)}
         added, removed = acknowledged_changes(con)
         held = baseline_size(con)
+    waiting = hub.waiting_inputs()
     heap = hub.environment.heap
     window = Window(heap.events_per_minute, 60.0)
     month = datetime.now(UTC).replace(day=1, hour=0, minute=0, second=0, microsecond=0)
@@ -31,6 +31,7 @@ def read_status(hub: Hub) -> dict[str, Any]:
         "environment": hub.environment.name,
         "events": balance.numbers,
         "faults": balance.faults,
+        "unreadable": hub.unreadable(),
         "reasons": [{"outcome": outcome, "reason": reason, "rows": rows} for outcome, reason, rows in why],
         "segments": [
             _segment(segment.name, destination, runs.get(sync_name(segment)))
@@ -44,8 +45,8 @@ def read_status(hub: Hub) -> dict[str, Any]:
         },
         "members": {"added": added, "removed": removed, "now": held},
         "waiting": {
-            "landed segments": len(waiting(hub.landing)),
-            "files": len(hub.new_files()),
+            "landed segments": len(hub.arrivals.waiting()),
+            "files and tables": len(waiting),
             "segment pages": waiting_pages(hub.store)[0],
         },
     }

@@ -44,6 +44,8 @@ QUICK = (
     "mkdir -p data/dagster && cp dagster.yaml data/dagster/",
     "heap-integration --help",
     "heap-integration preview-events events.ndjson -e production",
+    'heap-integration rejected -e production --reason "longer than"',
+    'heap-integration retry -e production --reason "longer than"',
     "heap-integration status -e production --json",
     "dagster definitions validate -w workspace.yaml",
 )
@@ -63,6 +65,7 @@ ELSEWHERE = {
         '"dev", "-w", "workspace.yaml"',
     ),
     "heap-integration send-events events.ndjson -e production": ("benchmarks/send_events.py", '"send-events"'),
+    "heap-integration stream -e production": ("heap_integration_tests/test_streaming.py", '"stream", "-e"'),
 }
 EVENTS = """\
 {"type": "track", "event": "Order Completed", "userId": "u1", "messageId": "order-0001", "properties": {"total": 42.5}}
@@ -169,8 +172,8 @@ def test_the_five_minutes_of_the_readme_work(tmp_path: Path) -> None:
     refused, request = map(json.loads, said[QUICK[5]].splitlines())
     assert refused == {"line": 2, "rejected": "no user: neither userId nor anonymousId"}
     assert request["json"]["events"][0]["idempotency_key"] == "order-0001"
-    assert json.loads(said[QUICK[6]])["events"]["pending"] == 0
-    assert "Validation successful for code location production" in said[QUICK[7]]
+    assert json.loads(said[QUICK[8]])["events"]["pending"] == 0
+    assert "Validation successful for code location production" in said[QUICK[9]]
 
 
 def test_every_command_of_the_docs_exists_with_its_options(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -279,8 +282,8 @@ def fields(model: type[BaseModel], prefix: str = "") -> Iterator[tuple[str, Any]
         yield path, field
         inner = model_in(field.annotation)
         if inner not in (None, Secret):
-            many = get_origin(field.annotation) is tuple
-            yield from fields(inner, f"{path}[]." if many else f"{path}.")
+            members = {tuple: "[].", dict: ".<name>."}.get(get_origin(field.annotation), ".")
+            yield from fields(inner, path + members)
 
 
 def model_in(annotation: Any) -> Any:

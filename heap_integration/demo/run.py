@@ -207,7 +207,7 @@ class Demo:
         while self.world.counts()["userflow_webhooks_waiting"]:
             self.services.check()
             time.sleep(0.2)
-        # The receiver closes a segment of its landing folder one second after its first line.
+        # The receiver closes a segment of its landing folder half a second after its first line.
         time.sleep(1.2)
 
     def _watch(self, hub: Hub, ranges: list[tuple[date, date]]) -> None:

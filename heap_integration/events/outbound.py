@@ -4,31 +4,30 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
-from datetime import date
+from datetime import UTC, date, datetime
 
-from heap_integration.delivery.engine import Patience, Tally, deliver
+from heap_integration.delivery.engine import Patience, deliver
 from heap_integration.delivery.ledger import Ledger, settle
 from heap_integration.delivery.pace import Pace
 from heap_integration.delivery.records import (
     BatchRejected,
+    DeliveryStopped,
     Limits,
     NotAuthorised,
     Outcome,
     Record,
     RetryLater,
     Status,
+    Tally,
     Window,
 )
+from heap_integration.events.lanes import Lane, lanes
+from heap_integration.events.opt_outs import opted_out
 from heap_integration.events.prepare import ROW_COLUMNS, PreparedRow, Preparer, Refused
-from heap_integration.heap.events_api import (
-    BATCH_EVENTS,
-    EventsApi,
-    HeapBusy,
-    HeapRefused,
-    HeapRejected,
-    HeapUnavailable,
-)
+from heap_integration.heap.answers import HeapBusy, HeapRefused, HeapRejected, HeapUnavailable
+from heap_integration.heap.events_api import BATCH_EVENTS, EventsApi
 from heap_integration.store import Store
 from heap_integration.warehouse import Warehouse
 from heap_integration.warehouse.events import pending_events, settle_events
@@ -36,6 +35,17 @@ from heap_integration.warehouse.events import pending_events, settle_events
 FLOW = "events"
 CHUNK_ROWS = 20_000
 STATUSES = {"rejected": Status.REJECTED, "suppressed": Status.SUPPRESSED}
+
+
+def together(tallies: Sequence[Tally]) -> Tally:
+    """Return what several deliveries did as one."""
+    return Tally(
+        read=sum(tally.read for tally in tallies),
+        batches=sum(tally.batches for tally in tallies),
+        statuses=sum((tally.statuses for tally in tallies), Counter()),
+        reasons=sum((tally.reasons for tally in tallies), Counter()),
+        stopped=tallies[-1].stopped if tallies else "",
+    )
 
 
 class EventSender:
@@ -60,7 +70,7 @@ class EventSender:
         except HeapUnavailable as error:
             raise RetryLater(str(error)) from error
         except HeapRejected as error:
-            raise BatchRejected(str(error)) from error
+            raise BatchRejected(str(error), culprit=error.position) from error
         except HeapRefused as error:
             raise NotAuthorised(str(error)) from error
         return [Outcome(record.key, Status.ACCEPTED) for record in batch]
@@ -71,7 +81,8 @@ class Outbound:
     """The events of one environment on their way to Heap.
 
     ``withheld_sources`` names the sources whose stream is switched off; it is asked again before
-    each batch, and a change stops the delivery.
+    each batch, and a change stops the delivery. ``live_share`` is what a backfill leaves of Heap's limit
+    to the events of today.
     """
 
     warehouse: Warehouse
@@ -79,6 +90,7 @@ class Outbound:
     sender: EventSender
     preparer: Preparer
     withheld_sources: Callable[[], Collection[str]] = frozenset
+    live_share: float = 0.0
     notes: Counter[str] = field(default_factory=Counter)
 
     @property
@@ -103,30 +115,46 @@ class Outbound:
         resend: bool = False,
         patience: Patience | None = None,
         progress: Callable[[Tally], None] = lambda _: None,
+        wait: float | None = None,
     ) -> Tally:
         """Send the pending events of the UTC days ``first`` to ``last``, both included.
 
-        With ``resend`` those that were acknowledged go out again, under the same idempotency keys. One
-        process at a time sends an environment's events; another one waits.
+        With ``resend`` those that were acknowledged go out again, under the same idempotency keys. The
+        last two days go first. One process at a time sends them, and one the days before: another waits for
+        ``wait`` seconds, ``None`` for ever.
 
         Raises:
+            Busy: another process was sending all the while.
             DeliveryStopped: Heap stayed out of reach or refuses the request; the rest is pending.
         """
-        with self.store.exclusive(FLOW, None):
-            self.settle()
-            withheld = frozenset(self.withheld_sources())
-            try:
-                return deliver(
-                    self._items(first, last, withheld, resend),
-                    self.sender,
-                    self.ledger,
-                    pace=self.pace,
-                    go_on=lambda: frozenset(self.withheld_sources()) == withheld,
-                    patience=patience,
-                    progress=progress,
-                )
-            finally:
+        tallies: list[Tally] = []
+        for lane in lanes(first, last, datetime.now(UTC).date()):
+            with lane.mine(self.store, FLOW, wait):
                 self.settle()
+                try:
+                    tallies.append(self._deliver(lane, resend, patience, progress))
+                except DeliveryStopped:
+                    # Why the delivery stopped is the news, whatever becomes of its outcomes now.
+                    with suppress(DeliveryStopped):
+                        self.settle()
+                    raise
+                self.settle()
+            if tallies[-1].stopped:
+                break
+        return together(tallies)
+
+    def _deliver(self, lane: Lane, resend: bool, patience: Patience | None, progress: Callable[[Tally], None]) -> Tally:
+        withheld = frozenset(self.withheld_sources())
+        return deliver(
+            self._items(lane.first, lane.last, withheld, resend),
+            self.sender,
+            self.ledger,
+            pace=self.pace,
+            go_on=lambda: frozenset(self.withheld_sources()) == withheld,
+            patience=patience,
+            progress=progress,
+            reserve=0.0 if lane.live else self.live_share,
+        )
 
     def _items(self, first: date, last: date, withheld: frozenset[str], resend: bool) -> Iterator[Record | Outcome]:
         after = 0
@@ -145,7 +173,8 @@ class Outbound:
                 return
             after = events.column("seq")[-1].as_py()
             for batch in events.to_batches(max_chunksize=BATCH_EVENTS):
-                yield from map(self._item, zip(*(batch.column(name).to_pylist() for name in ROW_COLUMNS), strict=True))
+                rows = zip(*(batch.column(name).to_pylist() for name in ROW_COLUMNS), strict=True)
+                yield from opted_out(self.store, list(map(self._item, rows)))
             # Without this two chunks are in memory while the next one is read.
             del events, batch
 

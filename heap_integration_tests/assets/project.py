@@ -19,8 +19,7 @@ import dagster as dg
 from heap_integration.build import build_environment
 from heap_integration.environment import Environment, load_environment
 from heap_integration.hub import Hub, open_hub
-from heap_integration.landing import LandingWriter
-from heap_integration.receiver import create_app
+from heap_integration.receiver import ReceiverSettings, create_app
 from heap_integration.receiver.server import build_server
 from heap_integration_tests.support.sandbox import RunningSandbox
 
@@ -96,7 +95,9 @@ class Project:
         folder.mkdir(parents=True, exist_ok=True)
         received = datetime.now(UTC).isoformat(timespec="milliseconds")
         lines = (
-            json.dumps({"id": body["id"], "received_at": received, "source": "userflow", "body": body})
+            json.dumps(
+                {"id": body["id"], "received_at": received, "source": "userflow", "adapter": "userflow", "body": body}
+            )
             for body in bodies
         )
         (folder / f"{time.time_ns():019d}-1-00000000.ndjson").write_text("".join(f"{line}\n" for line in lines))
@@ -106,12 +107,11 @@ class Project:
         """Serve the environment's receiver and yield where Heap's pages go."""
         environment = self.sandbox.environment
         with self.hub() as hub, socket.create_server(("127.0.0.1", 0)) as listener:
-            app = create_app(
-                store=hub.store,
-                landing=LandingWriter(hub.landing),
+            settings = ReceiverSettings(
                 userflow_secret=environment.userflow_signing_secret.get_secret_value(),
                 segment_sync_secret=environment.heap_webhook_secret.get_secret_value(),
             )
+            app = create_app(settings=settings, store=hub.store, landing=hub.landing())
             server = build_server(app)
             thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
             thread.start()

@@ -34,9 +34,11 @@ def parts(result: dg.ExecuteInProcessResult) -> dict[str | None, list[int]]:
     return {name: [partition[part] for part in PARTS] for name, partition in found.items()}
 
 
-def tick(project: Project, cursor: str | None = None) -> tuple[list[tuple[str, str]], str | None]:
-    """Evaluate the sensor and return the days it asks for, first and last of each run, and its cursor."""
-    sensor = project.definitions.resolve_sensor_def("pending_events")
+def tick(
+    project: Project, cursor: str | None = None, name: str = "pending_events"
+) -> tuple[list[tuple[str, str]], str | None]:
+    """Evaluate a sensor and return the days it asks for, first and last of each run, and its cursor."""
+    sensor = project.definitions.resolve_sensor_def(name)
     resources = project.definitions.resources
     context = dg.build_sensor_context(project.instance, cursor, definitions=project.definitions, resources=resources)
     ticked = sensor.evaluate_tick(context)
@@ -51,6 +53,11 @@ def asked_for(request: dg.RunRequest) -> tuple[str, str]:
         request.tags["dagster/asset_partition_range_start"],
         request.tags["dagster/asset_partition_range_end"],
     )
+
+
+def evaluation(result: dg.ExecuteInProcessResult, check: str) -> dg.AssetCheckEvaluation:
+    (found,) = (each for each in result.get_asset_check_evaluations() if each.check_name == check)
+    return found
 
 
 def refusal(project: Project) -> dg.Failure:
@@ -143,7 +150,7 @@ def test_an_event_of_tomorrow_waits_for_its_day_and_stops_nobody_else(project: P
 
     asked, cursor = tick(project)
 
-    assert asked == [("2026-01-02", "2026-01-02"), (str(today), str(today))]
+    assert asked == [("2026-01-02", "2026-01-02")]
     project.send(day(1))
     project.send(today)
     assert tick(project, cursor)[0] == []
@@ -200,7 +207,7 @@ def test_a_row_that_vanishes_from_the_warehouse_fails_the_check(project: Project
 
     bad = project.send(day(0))
 
-    (passed,), (failed,) = good.get_asset_check_evaluations(), bad.get_asset_check_evaluations()
+    passed, failed = evaluation(good, "counts_add_up"), evaluation(bad, "counts_add_up")
     assert (passed.passed, failed.passed, failed.blocking) == (True, False, True)
     assert "3 are not the 2 accounted for" in str(failed.metadata["faults"].value)
     assert not bad.success
@@ -226,17 +233,76 @@ def test_what_heap_refuses_whatever_it_is_sent_is_not_tried_again(project: Proje
     assert not refusal(project).allow_retries
 
 
-def test_a_file_that_its_mapping_does_not_fit_fails_at_once_and_says_where(project: Project) -> None:
+def test_a_source_that_cannot_be_read_is_told_and_keeps_no_other_waiting(project: Project) -> None:
     (project.root / "shop.yaml").write_text("event: name\nuser_id: customer\n")
     (project.root / "shop.csv").write_text("name,user\nOrder Completed,ada\n")
-    project.settings["sources"]["files"] = [{"name": "shop", "path": "shop.csv", "mapping": "shop.yaml"}]
+    project.settings["sources"]["files"] = [
+        {"name": "shop", "path": "shop.csv", "mapping": "shop.yaml"},
+        {"name": "backend", "path": "incoming/*.ndjson"},
+    ]
     project.write()
+    project.lay("one.ndjson", track("ada", day(0)))
 
     result = project.send(day(0))
 
-    (failed,) = (event for event in result.all_events if event.is_step_failure)
-    assert "shop.csv: user_id: no column 'customer'" in failed.step_failure_data.error_display_string
-    assert not any(event.is_step_up_for_retry for event in result.all_events)
+    found = evaluation(result, "sources_can_be_read")
+    assert (result.success, found.passed, found.severity) == (True, False, dg.AssetCheckSeverity.WARN)
+    assert "shop.csv: user_id: no column 'customer'" in str(found.metadata["problems"].value)
+    assert parts(result) == {"2026-01-01": [1, 0, 0, 0, 0]}
+
+
+def test_new_and_changed_files_and_new_rows_are_noticed(project: Project) -> None:
+    (project.root / "orders.yaml").write_text("event_name: Order Completed\nuser_id: customer\ntimestamp: at\n")
+    project.settings["sources"]["tables"] = [
+        {"name": "orders", "table": "main.orders", "cursor": "at", "mapping": "orders.yaml"}
+    ]
+    project.write()
+    with project.hub() as hub, hub.warehouse.write() as con:
+        con.execute("create table orders as select 'ada' as customer, timestamp '2026-01-01 10:00:00' as at")
+    today = str(datetime.now(UTC).date())
+
+    rows, cursor = tick(project, None, "new_inputs")
+    project.send(day(0))
+    nothing, cursor = tick(project, cursor, "new_inputs")
+    project.lay("one.ndjson", track("ada", day(0)))
+    files, cursor = tick(project, cursor, "new_inputs")
+    asked_twice, cursor = tick(project, cursor, "new_inputs")
+    result = project.send(day(0))
+
+    assert (rows, nothing, files, asked_twice) == ([(today, today)], [], [(today, today)], [])
+    assert parts(result) == {"2026-01-01": [1, 1, 0, 0, 0]}
+
+
+def test_people_and_accounts_have_an_asset_of_their_own(project: Project) -> None:
+    moment = f"{day(0)}T10:00:00Z"
+    ada = {
+        "type": "identify",
+        "userId": "ada",
+        "messageId": "message-1",
+        "timestamp": moment,
+        "traits": {"plan": "pro"},
+    }
+    acme = {"type": "group", "userId": "ada", "groupId": "acme", "messageId": "message-2", "timestamp": moment}
+    project.lay("one.ndjson", track("ada", day(0)), ada, acme | {"traits": {"size": 7}})
+
+    result = project.send(day(0))
+
+    told = numbers(result, key("events", "outbound_profile_updates"))["2026-01-01"]
+    assert [told[part] for part in PARTS] == [2, 0, 0, 0, 0]
+    assert parts(result) == {"2026-01-01": [1, 0, 0, 0, 0]}
+    (user,) = (user for user in project.sandbox.state("users", app_id=project.sandbox.app_id)["users"])
+    assert user["properties"] == {"plan": "pro"}
+
+
+def test_a_run_that_was_asked_for_and_has_not_begun_is_not_asked_for_again(project: Project) -> None:
+    project.land(flow_started("one", "ada", day(1)))
+    asked, cursor = tick(project)
+    tags = {"environment": "lab", "asked_by": "pending_events"}
+    run = project.instance.create_run_for_job(project.definitions.resolve_job_def("send_events"), tags=tags)
+    project.land(flow_started("two", "ada", day(1)))
+    assert tick(project, cursor)[0] == []
+    project.instance.delete_run(run.run_id)
+    assert tick(project, cursor)[0] == asked
 
 
 SWITCHES: dict[str, Callable[[Project], None]] = {
