@@ -35,7 +35,7 @@ heap:
   events_per_minute: {limit}
   events_per_minute_per_identity: {limit}
 privacy:
-  mask: [email, phone, payment_card, ssn]
+  mask: [email, phone, payment_card, ssn, ip_address, iban, secret]
   deny_properties: [password]
 """
 
