@@ -21,10 +21,13 @@ FOLLOWED = "opt_outs_followed"
 
 def opted_out(store: Store, items: Sequence[Record | Outcome]) -> list[Record | Outcome]:
     """Return ``items`` with the records of people who opted out as suppressed; a record's pace key is its identity."""
-    people = {item.pace_key for item in items if isinstance(item, Record)}
-    out = _on_the_list(store, people)
-    if not out:
-        return list(items)
+    with store.read() as connection:
+        if connection.execute(select(opt_outs.c.identity).limit(1)).first() is None:
+            return list(items)
+        people = {item.pace_key for item in items if isinstance(item, Record) and item.pace_key}
+        out = frozenset(
+            connection.execute(select(opt_outs.c.identity).where(opt_outs.c.identity.in_(people))).scalars()
+        )
     return [
         Outcome(item.key, Status.SUPPRESSED, REASON) if isinstance(item, Record) and item.pace_key in out else item
         for item in items
@@ -75,14 +78,6 @@ def count_opt_outs(store: Store) -> int:
     """Return how many people are on the list."""
     with store.read() as connection:
         return int(connection.execute(select(func.count()).select_from(opt_outs)).scalar_one())
-
-
-def _on_the_list(store: Store, people: Iterable[str | None]) -> frozenset[str]:
-    with store.read() as connection:
-        if connection.execute(select(opt_outs.c.identity).limit(1)).first() is None:
-            return frozenset()
-        found = select(opt_outs.c.identity).where(opt_outs.c.identity.in_([person for person in people if person]))
-        return frozenset(connection.execute(found).scalars())
 
 
 def _put(connection: Connection, identity: str, origin: str) -> bool:
