@@ -238,7 +238,7 @@ class Hub:
     def settle(self) -> None:
         """Bring the outcomes that a delivery left behind, dead or alive, into the warehouse."""
         for flow in (FLOW, PROFILES):
-            settle(Ledger(self.store, flow), self.warehouse, settle_events, frugal=True)
+            settle(Ledger(self.store, flow), self.warehouse, settle_events)
 
     def load_file(
         self, path: Path, mapping: ColumnMapping | None, progress: Callable[[Loaded], None] = lambda _: None
@@ -344,7 +344,7 @@ class Hub:
 
     def apart(self, segment: SegmentSync) -> Apart:
         """Compare what Userflow has acknowledged of a segment with the segment."""
-        with self.warehouse.read() as con:
+        with self.warehouse.read(ample=True) as con:
             heap_id = segment.segment_id or segment_ids(con).get(segment.name)
             return apart(con, sync_name(segment), heap_id, remove=segment.mode == "mirror")
 

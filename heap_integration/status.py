@@ -11,7 +11,7 @@ from heap_integration.delivery.records import Window
 from heap_integration.events.outbound import FLOW
 from heap_integration.hub import Hub, sync_name
 from heap_integration.segments.heap_segments import waiting_pages
-from heap_integration.warehouse.events import reasons
+from heap_integration.warehouse.events import accepted_profiles, reasons
 from heap_integration.warehouse.memberships import acknowledged_changes, baseline_size, last_runs
 
 
@@ -23,6 +23,7 @@ def read_status(hub: Hub) -> dict[str, Any]:
         runs = {str(run["sync"]): run for run in last_runs(con)}
         added, removed = acknowledged_changes(con)
         held = baseline_size(con)
+        profiles = accepted_profiles(con)
     waiting = hub.waiting_inputs()
     heap = hub.environment.heap
     window = Window(heap.events_per_minute, 60.0)
@@ -30,6 +31,7 @@ def read_status(hub: Hub) -> dict[str, Any]:
     return {
         "environment": hub.environment.name,
         "events": balance.numbers,
+        "profiles": profiles,
         "faults": balance.faults,
         "unreadable": hub.unreadable(),
         "reasons": [{"outcome": outcome, "reason": reason, "rows": rows} for outcome, reason, rows in why],

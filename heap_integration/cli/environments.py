@@ -72,6 +72,8 @@ def status(environment: EnvironmentOption, as_json: JsonOption = False) -> None:
     events.add_column(justify="right")
     for name, value in report["events"].items():
         events.add_row(name, f"{value:,}")
+        if name == "accepted":
+            events.add_row("  of these profiles", f"{report['profiles']:,}")
     out.print(events)
     print_reasons([(row["outcome"], row["reason"], row["rows"]) for row in report["reasons"]])
     if report["segments"]:

@@ -113,14 +113,14 @@ def settle(
     apply: Callable[[duckdb.DuckDBPyConnection], None],
     *,
     least: int = 1,
-    frugal: bool = False,
+    ample: bool = False,
 ) -> int:
     """Carry a ledger's news into the warehouse in bulk and return how many batches moved.
 
     ``apply`` gets a connection with a temporary table ``settling`` (key uuid, status, reason, and
     position: the order in which they came to be) and moves it to where it belongs. The note of the
     batches stands in the same transaction, so that dying between the warehouse and the ledger settles
-    nothing twice. Nothing happens while fewer than ``least`` batches wait. ``frugal`` is as in
+    nothing twice. Nothing happens while fewer than ``least`` batches wait. ``ample`` is as in
     ``Warehouse.write``.
 
     Raises:
@@ -130,7 +130,7 @@ def settle(
     moved = 0
     try:
         while len(batches := ledger.unsettled()) >= max(least, 1):
-            _carry(batches, ledger.flow, warehouse, apply, frugal=frugal)
+            _carry(batches, ledger.flow, warehouse, apply, ample=ample)
             ledger.mark_settled([batch.number for batch in batches])
             moved += len(batches)
     except SQLAlchemyError as error:
@@ -144,12 +144,12 @@ def _carry(
     warehouse: Warehouse,
     apply: Callable[[duckdb.DuckDBPyConnection], None],
     *,
-    frugal: bool,
+    ample: bool,
 ) -> None:
     import duckdb
 
     try:
-        with warehouse.write(frugal=frugal) as con:
+        with warehouse.write(ample=ample) as con:
             known = con.execute(
                 "select batch from settled_batches where flow = ? and batch >= ?", [flow, batches[0].number]
             )

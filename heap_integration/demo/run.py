@@ -80,6 +80,7 @@ class Demo:
                 before = read_status(hub)
                 self._say("Userflow's users and Heap's segments are being set up")
                 self.world.settle_in(clicks, f"{self.receiver}/userflow")
+                self.world.introduce(clicks, self.receiver, self.write_key)
                 ranges = self._load_data(hub)
                 first = self.world.sync_segments(clicks, self._now, f"{self.receiver}/heap/segments")
                 self._deliver(hub, ranges, once=once)
@@ -114,6 +115,12 @@ class Demo:
         if userflow is None:
             raise DemoFailed(f"{self.environment.file} has no destination userflow")
         return World(heap.url, heap.app_id, userflow.url, userflow.api_key.value(self.variables))
+
+    @property
+    def write_key(self) -> str:
+        """What the shop's backend proves itself by."""
+        (client,) = self.environment.sources.clients
+        return client.write_key.value(self.variables)
 
     @cached_property
     def _now(self) -> datetime:
@@ -238,9 +245,15 @@ class Demo:
         def row(name: str, since: int, total: int, sandbox: int | None = None) -> None:
             table.add_row(name, f"{since:,}", f"{total:,}", "" if sandbox is None else f"{sandbox:,}")
 
-        arrived = self.world.events()
-        for name, field in (("events read", "read"), ("accepted", "accepted"), ("pending", "pending")):
-            row(name, events[field] - earlier[field], events[field], arrived if field == "accepted" else None)
+        arrived, told = self.world.events(), self.world.profiles()
+        # What Userflow tells of attributes that the hub has set is read, and of no use.
+        read, before_read = (numbers["read"] - numbers["unused"] for numbers in (events, earlier))
+        row("lines read", read - before_read, read)
+        accepted, profiles = events["accepted"] - now["profiles"], now["profiles"]
+        known = earlier["accepted"] - before["profiles"]
+        row("events accepted", accepted - known, accepted, arrived)
+        row("profiles accepted", profiles - before["profiles"], profiles, told)
+        row("pending", events["pending"] - earlier["pending"], events["pending"])
         refused = events["rejected"] + events["refused"]
         row("rejected", refused - earlier["rejected"] - earlier["refused"], refused)
         for change in ("added", "removed"):
@@ -251,8 +264,10 @@ class Demo:
         row("members now", sum(members.values()) - before["members"]["now"], sum(members.values()), sum(held.values()))
         self.out.print(table)
         faults = list(now["faults"])
-        if arrived != events["accepted"]:
-            faults.append(f"the hub counts {events['accepted']:,} accepted events, the sandbox holds {arrived:,}")
+        if arrived != accepted:
+            faults.append(f"the hub counts {accepted:,} accepted events, the sandbox holds {arrived:,}")
+        if told != profiles:
+            faults.append(f"the hub counts {profiles:,} accepted profiles, the sandbox holds {told:,}")
         if members != held:
             faults.append(f"the hub counts the members {members}, the sandbox holds {held}")
         if faults:

@@ -13,6 +13,9 @@ from heap_integration.demo.clickstream import Click, cart_abandoners, loyal_buye
 # A few people that Heap knows and Userflow doesn't, as everywhere.
 STRANGERS = 5
 GUIDED = 20
+INTRODUCED = 40
+PLANS = ("free", "team", "business")
+COMPANIES = ("acme", "globex", "initech")
 STEPS = ("flow_started", "flow_step_seen", "flow_completed", "checklist_task_completed")
 SEGMENTS = {"Cart abandoners": (1338065, cart_abandoners), "Loyal buyers": (1338066, loyal_buyers)}
 
@@ -34,12 +37,35 @@ class World:
             self._post("/users", {"id": user, "attributes": {"name": user.replace("_", " ").title()}})
         subscriptions = self._http.get(f"{self._userflow}/webhook_subscriptions", headers=self._key).json()["data"]
         if webhook not in {subscription["url"] for subscription in subscriptions}:
-            self._post("/webhook_subscriptions", {"url": webhook, "topics": ["event"]})
+            self._post("/webhook_subscriptions", {"url": webhook, "topics": ["event", "user", "group"]})
         done = self.counts()["userflow_events"]
         guided = [(user, step) for user in users[:GUIDED] for step in STEPS]
         for user, step in guided[done:]:
             flow = {"flow_id": "flow-1", "flow_name": "Get started", "page_url": "https://shop.example/"}
             self._post("/events", {"name": step, "user_id": user, "attributes": flow})
+
+    def introduce(self, clicks: Sequence[Click], receiver: str, write_key: str) -> None:
+        """Let the shop's backend tell of some buyers and their companies, as a Segment client does; once."""
+        if self.profiles():
+            return
+        users = sorted({click.row["user_id"] for click in clicks})[:INTRODUCED]
+        calls: list[dict[str, Any]] = [
+            {
+                "type": "identify",
+                "userId": user,
+                "traits": {"plan": PLANS[number % len(PLANS)], "email": f"{user}@shop.example"},
+            }
+            for number, user in enumerate(users)
+        ]
+        calls += [{"type": "group", "groupId": name, "userId": users[0], "traits": {"seats": 5}} for name in COMPANIES]
+        batch = {"batch": [{**call, "messageId": f"introduction-{number:04}"} for number, call in enumerate(calls)]}
+        self._http.post(f"{receiver}/v1/batch", json=batch, auth=(write_key, "")).raise_for_status()
+
+    def profiles(self) -> int:
+        """Return how many people and accounts have properties in Heap."""
+        users = self._get("/_state/users", app_id=self._app_id, limit=10_000)["users"]
+        accounts = self._get("/_state/accounts", app_id=self._app_id)["accounts"]
+        return sum(1 for each in (*users, *accounts) if each["properties"])
 
     def sync_segments(self, clicks: Sequence[Click], now: datetime, webhook: str) -> bool:
         """Let Heap send who entered and left its segments; the first time as they were a day before.

@@ -77,7 +77,7 @@ def _load(
     total = Loaded()
     for chunk in chunks:
         last_line = chunk.last_line
-        with warehouse.write(frugal=True) as con:
+        with warehouse.write() as con:
             total += add_piece(con, chunk, origin, mark)
         # Without this two pieces are in memory while the next one is read.
         del chunk

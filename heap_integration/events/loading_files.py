@@ -210,7 +210,7 @@ class _Pieces:
             return
         read = {version.mark: version.origin for version, _ in self._gathered if version.found != "known"}
         ends = [version.mark for version, chunk in self._gathered if chunk is None and version.mark in read]
-        with self._warehouse.write(frugal=True) as con:
+        with self._warehouse.write() as con:
             self._note(con)
             origins = origins_of(con, read)
             for version, chunk in self._gathered:

@@ -105,7 +105,7 @@ class Outbound:
 
     def settle(self) -> None:
         """Bring the outcomes that a run left behind, dead or alive, into the warehouse."""
-        settle(self.ledger, self.warehouse, settle_events, frugal=True)
+        settle(self.ledger, self.warehouse, settle_events)
 
     def send(
         self,
@@ -159,7 +159,7 @@ class Outbound:
     def _items(self, first: date, last: date, withheld: frozenset[str], resend: bool) -> Iterator[Record | Outcome]:
         after = 0
         while True:
-            with self.warehouse.read(frugal=True) as con:
+            with self.warehouse.read() as con:
                 events = pending_events(
                     con,
                     first=first,

@@ -221,7 +221,7 @@ class OutboundProfiles:
 
     def settle(self) -> None:
         """Bring the outcomes that a run left behind, dead or alive, into the warehouse."""
-        settle(self.ledger, self.warehouse, settle_events, frugal=True)
+        settle(self.ledger, self.warehouse, settle_events)
 
     def send(
         self,
@@ -273,7 +273,7 @@ class OutboundProfiles:
         self, first: date, last: date, after: Position, withheld: frozenset[str], resend: bool
     ) -> tuple[Iterator[Record | Outcome], Position | None]:
         """Return the next calls, and after which one to go on; ``None`` where these are the last."""
-        with self.warehouse.read(frugal=True) as con:
+        with self.warehouse.read() as con:
             page = pending_profiles(
                 con,
                 first=first,

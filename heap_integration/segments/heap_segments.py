@@ -37,7 +37,7 @@ def apply_pages(store: Store, warehouse: Warehouse) -> Applied:
     Pages leave the store once the warehouse has them; one that Heap repeats later is recognised.
     """
     with store.exclusive(LOCK):
-        with warehouse.read() as con:
+        with warehouse.read(ample=True) as con:
             known = {task for (task,) in con.execute("select distinct sync_task_id from applied_pages").fetchall()}
         tasks = _tasks(store)
         _forget(store, [task for task in tasks if task in known])
@@ -60,7 +60,7 @@ def waiting_pages(store: Store) -> tuple[int, float]:
 def _apply(store: Store, warehouse: Warehouse, tasks: Sequence[str], total: Applied) -> Applied:
     pages = [page for task in tasks for page in _full_pages(store, task)]
     changes = _changes(pages)
-    with warehouse.write() as con:
+    with warehouse.write(ample=True) as con:
         con.register("changes", changes)
         con.execute("insert into segment_changes by name select * from changes")
         con.unregister("changes")

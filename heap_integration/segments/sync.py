@@ -96,7 +96,7 @@ class SegmentSync:
         """
         with self.store.exclusive(self.name, None):
             self._settle()
-            with self.warehouse.read() as con:
+            with self.warehouse.read(ample=True) as con:
                 before = acknowledged_changes(con, self.name)
             wanted, difference = self._plan()
             pace = Pace(self.store, self.name, self.sender.limits.windows)
@@ -119,30 +119,30 @@ class SegmentSync:
         """Return Heap's id of the segment, or ``None`` while Heap has told nothing of it."""
         if self.segment_id is not None:
             return self.segment_id
-        with self.warehouse.read() as con:
+        with self.warehouse.read(ample=True) as con:
             return segment_ids(con).get(self.segment_name)
 
     def _plan(self) -> tuple[int, Difference]:
         segment = self.find_segment()
-        with self.warehouse.write() as con:
+        with self.warehouse.write(ample=True) as con:
             if segment is None:
                 forget_plan(con, self.name)
                 return 0, Difference(0, 0, 0)
             return member_count(con, segment), plan_sync(con, self.name, segment, remove=self.remove)
 
     def _records(self) -> Iterator[Record]:
-        with self.warehouse.read() as con:
+        with self.warehouse.read(ample=True) as con:
             changes = planned_changes(con, self.name)
         for batch in changes.to_batches(max_chunksize=1000):
             for key, identity, member in zip(*(column.to_pylist() for column in batch.columns), strict=True):
                 yield Record(key, MemberChange(identity, member), size=len(identity))
 
     def _settle(self) -> None:
-        settle(self.ledger, self.warehouse, lambda con: settle_memberships(con, self.name))
+        settle(self.ledger, self.warehouse, lambda con: settle_memberships(con, self.name), ample=True)
 
     def _finish(self, wanted: int, difference: Difference, before: tuple[int, int], tally: Tally) -> SyncReport:
         self._settle()
-        with self.warehouse.write() as con:
+        with self.warehouse.write(ample=True) as con:
             added, removed = acknowledged_changes(con, self.name)
             report = SyncReport(
                 wanted=wanted,

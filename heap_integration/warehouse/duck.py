@@ -20,9 +20,9 @@ SCHEME = "duckdb:///"
 PACKED_ROWS = 40_960
 # What DuckDB would take for itself is most of the machine's memory and all of its cores. The hub's own
 # statements are short: a second thread doubles what they cost and makes hardly one of them faster.
-CONFIG: dict[str, str | bool | int | float | list[str]] = {"memory_limit": "2GB", "threads": 1}
-# Enough for a piece of a load or of a delivery, of which there are thousands. Whole segments need more.
-FRUGAL = "96MB"
+CONFIG: dict[str, str | bool | int | float | list[str]] = {"memory_limit": "64MB", "threads": 1}
+# What a piece of a load or of a delivery needs is enough for nearly everything. Whole segments need more.
+AMPLE = "2GB"
 
 
 class WarehouseError(ValueError):
@@ -49,21 +49,21 @@ class Warehouse:
         self._has_tables = False
 
     @contextmanager
-    def read(self, *, frugal: bool = False) -> Iterator[duckdb.DuckDBPyConnection]:
-        """Yield a read-only connection; the tables exist. ``frugal`` keeps DuckDB's memory small."""
+    def read(self, *, ample: bool = False) -> Iterator[duckdb.DuckDBPyConnection]:
+        """Yield a read-only connection; the tables exist. ``ample`` lets DuckDB take more memory."""
         if not self._is_complete():
             with self.write():
                 pass
         with self._locked(fcntl.LOCK_SH), closing(self._connect(read_only=True)) as connection:
-            if frugal:
-                connection.execute(f"set memory_limit = '{FRUGAL}'")
+            if ample:
+                connection.execute(f"set memory_limit = '{AMPLE}'")
             yield connection
 
     @contextmanager
-    def write(self, *, frugal: bool = False) -> Iterator[duckdb.DuckDBPyConnection]:
+    def write(self, *, ample: bool = False) -> Iterator[duckdb.DuckDBPyConnection]:
         """Yield a connection inside a transaction, committed at the end and rolled back on an error.
 
-        ``frugal`` keeps DuckDB's memory small.
+        ``ample`` lets DuckDB take more memory.
         """
         with self._locked(fcntl.LOCK_EX):
             is_new = not self.path.exists()
@@ -74,8 +74,8 @@ class Warehouse:
                 if is_new or not self._has_tables:
                     connection.execute(f"begin; {TABLES} commit")
                     self._has_tables = True
-                if frugal:
-                    connection.execute(f"set memory_limit = '{FRUGAL}'")
+                if ample:
+                    connection.execute(f"set memory_limit = '{AMPLE}'")
                 connection.execute("begin")
                 yield connection
                 connection.execute("commit")

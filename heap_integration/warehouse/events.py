@@ -402,6 +402,14 @@ def loads(con: duckdb.DuckDBPyConnection) -> Loaded:
     return Loaded(*(int(value or 0) for value in row or ()))
 
 
+def accepted_profiles(con: duckdb.DuckDBPyConnection) -> int:
+    """Return how many calls that tell of people and accounts Heap has acknowledged."""
+    row = con.execute(
+        "select count(*) from event_outcomes where status = 1 and list_contains($types, type)", {"types": PROFILES}
+    ).fetchone()
+    return int(row[0]) if row else 0
+
+
 def _count(con: duckdb.DuckDBPyConnection, table: str) -> int:
     row = con.execute(f"select count(*) from {table}").fetchone()
     return int(row[0]) if row else 0

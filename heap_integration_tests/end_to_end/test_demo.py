@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
-NAMES = ("HEAP_API_KEY", "HEAP_SEGMENT_SYNC_SECRET", "USERFLOW_API_KEY", "USERFLOW_WEBHOOK_SECRET")
+NAMES = ("HEAP_API_KEY", "HEAP_SEGMENT_SYNC_SECRET", "USERFLOW_API_KEY", "USERFLOW_WEBHOOK_SECRET", "SHOP_WRITE_KEY")
 
 
 def free_port() -> int:
@@ -53,12 +53,13 @@ def demo(project: Path, *options: str) -> dict[str, list[int]]:
 @pytest.mark.slow
 def test_a_second_start_continues_and_sends_nothing_twice_and_no_file_holds_a_secret(project: Path) -> None:
     first = demo(project, "--days", "3", "--receiver-port", str(port := free_port()))
-    assert first["accepted"][0] == first["accepted"][1] == first["accepted"][2] > 300
+    assert first["events accepted"][0] == first["events accepted"][1] == first["events accepted"][2] > 300
+    assert first["profiles accepted"] == [43, 43, 43]
     assert first["pending"] == [0, 0]
     assert first["members added"][0] > first["members removed"][0] > 0
     second = demo(project, "--days", "3", "--receiver-port", str(port))
-    assert second["accepted"] == [0, *first["accepted"][1:]]
-    assert second["events read"][0] == 0
+    assert second["events accepted"] == [0, *first["events accepted"][1:]]
+    assert second["lines read"][0] == 0
     assert second["members now"][1:] == first["members now"][1:]
     values = [line.partition("=")[2] for line in (project / "environments/sandbox/.env").read_text().splitlines()]
     written = [path for path in (project / "data").rglob("*") if path.is_file()]

@@ -138,3 +138,20 @@ def test_a_signature_counts_for_its_body_its_secret_and_five_minutes() -> None:
     ):
         with pytest.raises(BadSignature, match=reason):
             verify(secret, header, content, now)
+
+
+@pytest.mark.parametrize("place", ["top", "data"])
+def test_what_the_hub_wrote_into_userflow_does_not_come_back(place: str) -> None:
+    told = {"id": "ada", "object": "user", "attributes": {"plan": "pro", "heap_segment_loyal": True}}
+    ours, others = {"heap_segment_loyal": True}, {"heap_segments": ["Loyal"], "plan": "pro"}
+
+    def updated(changed: dict[str, object]) -> dict[str, object]:
+        body = notification() | {"topic": "user.updated", "data": {"object": told}}
+        where = body if place == "top" else body["data"]
+        where["updated_attributes"] = changed
+        return body
+
+    assert event_from_notification(updated(ours)) is None
+    event = event_from_notification(updated(others))
+    assert isinstance(event, Event)
+    assert event.traits == {"plan": "pro"}

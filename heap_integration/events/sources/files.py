@@ -46,6 +46,7 @@ _ADAPTERS: dict[RowFormat, _Adapter] = {
 _PARQUET_MAGIC = b"PAR1"
 _AVRO_MAGIC = b"Obj\x01"
 _PARQUET_ROWS = 4_096
+_PARQUET_BUFFER = 1 << 17
 _BUFFER = 1 << 17
 _HASHED = 1 << 20
 _TOO_LONG = f"longer than {LONGEST_LINE // 1_000_000} MB"
@@ -350,7 +351,8 @@ def _parquet(
     number = after_line
     try:
         file.seek(0)
-        with pq.ParquetFile(file) as table:
+        # Else whole row groups are read ahead, and what that takes stays with the process.
+        with pq.ParquetFile(file, buffer_size=_PARQUET_BUFFER, pre_buffer=False) as table:
             names = table.schema_arrow.names
             if mapping is not None:
                 mapping.check(names, name)

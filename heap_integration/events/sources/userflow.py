@@ -20,6 +20,8 @@ __all__ = [
 ]
 
 TOLERANCE_SECONDS = 300
+# What the hub itself has told Userflow of Heap's segments does not go back to Heap.
+_MEMBERSHIPS = "heap_segment"
 _PROFILES = ("user", "group")
 
 # Userflow's own events under the names that its Heap integration shows
@@ -103,8 +105,9 @@ def event_from_notification(payload: dict[str, Any]) -> Event | Refusal | None:
 
 
 def _profile(family: str, notification: dict[str, Any], told: dict[str, Any]) -> Event | Refusal | None:
-    identifier, attributes = as_text(told.get("id")), _attributes(told)
-    if not attributes:
+    identifier = as_text(told.get("id"))
+    attributes = {name: value for name, value in _attributes(told).items() if not name.startswith(_MEMBERSHIPS)}
+    if not attributes or _is_echo(notification):
         return None
     if identifier is None:
         return Refusal(f"the {family} has no id")
@@ -120,6 +123,15 @@ def _profile(family: str, notification: dict[str, Any], told: dict[str, Any]) ->
         context={} if of_user else {"groupId": identifier},
         source="userflow",
     )
+
+
+def _is_echo(notification: dict[str, Any]) -> bool:
+    """Say whether nothing has changed but what the hub itself has written; where that stands is not documented."""
+    data = notification.get("data")
+    places = (notification, data) if isinstance(data, dict) else (notification,)
+    changed = [place.get("updated_attributes") for place in places]
+    names = [name for names in changed if isinstance(names, dict | list) for name in names]
+    return bool(names) and all(str(name).startswith(_MEMBERSHIPS) for name in names)
 
 
 def _event(notification: dict[str, Any], tracked: dict[str, Any]) -> Event | Refusal:
