@@ -32,7 +32,8 @@ from heap_integration.environment import (
 )
 from heap_integration.environment_yaml import Location
 from heap_integration.events.mapping import MappingError, load_mapping
-from heap_integration.hub import Hub, PulledFiles, PulledTable
+from heap_integration.hub import Hub
+from heap_integration.pulled import UNREADABLE_ERRORS, PulledFiles, PulledTable
 from heap_integration.store import Store, StoreError
 from heap_integration.warehouse import Warehouse, WarehouseError
 
@@ -312,7 +313,7 @@ def _prove_writable(folder: Path) -> None:
 def _files(source: PulledFiles) -> str:
     try:
         found = len(source.listed())
-    except (ValueError, OSError) as error:
+    except UNREADABLE_ERRORS as error:
         raise Failed(f"can't be listed: {error}", f"check {source.source.path} and its credentials") from None
     if not found:
         raise Failed(f"no file at {source.source.path}", "put one there, or set enabled: false under sources.files")
@@ -324,6 +325,6 @@ def _table(source: PulledTable, warehouse: str) -> str:
         return f"{source.source.table} is looked for once there is a warehouse"
     try:
         waiting = source.waiting(Warehouse(warehouse))
-    except (ValueError, OSError) as error:
+    except UNREADABLE_ERRORS as error:
         raise Failed(f"can't be read: {error}", "check its name and its cursor under sources.tables") from None
     return f"{source.source.table} can be read; {'new rows wait' if waiting else 'nothing waits'}"

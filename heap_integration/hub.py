@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from datetime import date, timedelta
+from datetime import date
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Self
+from typing import Self
 
 from heap_integration.delivery.engine import Patience, Tally
 from heap_integration.delivery.ledger import Ledger, settle
@@ -16,23 +16,14 @@ from heap_integration.destinations.userflow import MembershipSender, UserflowCli
 from heap_integration.environment import (
     IN_STORE,
     Environment,
-    EnvironmentProblems,
-    FileSource,
     SegmentSync,
-    TableSource,
-    load_environment,
 )
 from heap_integration.events.flatten import Preset
 from heap_integration.events.loading import (
     load_file,
-    load_files,
     load_landed,
-    load_table,
-    table_has_news,
-    waiting_files,
 )
 from heap_integration.events.mapping import Mapping as ColumnMapping
-from heap_integration.events.mapping import load_mapping
 from heap_integration.events.merges import Merges
 from heap_integration.events.opt_outs import follow_orders
 from heap_integration.events.outbound import FLOW, EventSender, Outbound, together
@@ -41,84 +32,21 @@ from heap_integration.events.outbound_profiles import OutboundProfiles, ProfileS
 from heap_integration.events.prepare import Preparer, PrepareSettings, PropertyLists
 from heap_integration.events.profiles import ProfilePreparer
 from heap_integration.events.retrying import Retried, retry
-from heap_integration.events.sources.files import RowFormat
-from heap_integration.events.sources.storage import InputFile, list_files, read_options
 from heap_integration.heap.events_api import EventsApi
 from heap_integration.heap.profiles_api import ProfilesApi
 from heap_integration.landing import Arrivals, FolderArrivals, Landing, LandingWriter, StoreArrivals, StoreLanding
-from heap_integration.receiver.settings import Client, ReceiverSettings, Switch, SwitchState
+from heap_integration.pulled import UNREADABLE_ERRORS, PulledFiles, PulledTable
+from heap_integration.receiver.settings import Client, ReceiverSettings
 from heap_integration.segments.sync import SegmentSync as Sync
 from heap_integration.store import Store
+from heap_integration.switches import switched_off
 from heap_integration.warehouse import Warehouse
 from heap_integration.warehouse.events import Balance, Chosen, Loaded, balance, settle_events
 from heap_integration.warehouse.memberships import Apart, apart, segment_ids
 
 # Two locks: a large file must not keep back what has just arrived.
 LOADING, LANDING = "loading", "loading what landed"
-# What stands for the switches of an environment that can't be read any more: nothing is on.
-EVERYTHING_OFF = frozenset({"*"})
 UNREADABLE = "unreadable sources"
-# Sources that need no name of their own: one that was taken out of the YAML is off.
-STREAMS = frozenset({"userflow", "userpilot", "heap_webhooks"})
-
-
-@dataclass(frozen=True)
-class PulledFiles:
-    """Files as a source; ``variables`` hold the credentials of their storage."""
-
-    source: FileSource
-    variables: Mapping[str, str] = field(repr=False)
-
-    @property
-    def name(self) -> str:
-        """The source's name."""
-        return self.source.name
-
-    def listed(self) -> list[InputFile]:
-        """Return the files that are there, loaded or not."""
-        return list_files(self.source.path, self._options())
-
-    def load(self, warehouse: Warehouse, progress: Callable[[Loaded], None]) -> Loaded:
-        """Load what waits; see ``load_files``."""
-        return load_files(warehouse, *self._where(), progress=progress)
-
-    def waiting(self, warehouse: Warehouse) -> list[str]:
-        """Return the files that wait."""
-        return waiting_files(warehouse, *self._where())
-
-    def _where(self) -> tuple[str, str, ColumnMapping | None, RowFormat, dict[str, Any] | None]:
-        source = self.source
-        mapping = load_mapping(Path(source.mapping)) if source.mapping else None
-        return source.name, source.path, mapping, source.format, self._options()
-
-    def _options(self) -> dict[str, Any] | None:
-        secret = self.source.credentials
-        return read_options(secret.value(self.variables), secret.env) if secret else None
-
-
-@dataclass(frozen=True)
-class PulledTable:
-    """A table as a source."""
-
-    source: TableSource
-
-    @property
-    def name(self) -> str:
-        """The source's name."""
-        return self.source.name
-
-    def load(self, warehouse: Warehouse, progress: Callable[[Loaded], None]) -> Loaded:
-        """Load what waits; see ``load_table``."""
-        return load_table(warehouse, *self._where(), progress=progress)
-
-    def waiting(self, warehouse: Warehouse) -> list[str]:
-        """Return the table if any of it waits."""
-        return [self.source.table] if table_has_news(warehouse, *self._where()) else []
-
-    def _where(self) -> tuple[str, str, str, ColumnMapping, timedelta]:
-        source = self.source
-        look_back = timedelta(hours=source.look_back_hours)
-        return source.name, source.table, source.cursor, load_mapping(Path(source.mapping)), look_back
 
 
 @dataclass(frozen=True)
@@ -216,7 +144,7 @@ class Hub:
             for pulled in self.pulled():
                 try:
                     total += pulled.load(self.warehouse, progress)
-                except (ValueError, OSError) as problem:
+                except UNREADABLE_ERRORS as problem:
                     problems.append(f"{pulled.name}: {problem}")
         self.store.remember(UNREADABLE, problems)
         return total
@@ -259,7 +187,7 @@ class Hub:
         for pulled in self.pulled():
             try:
                 names += pulled.waiting(self.warehouse)
-            except (ValueError, OSError) as problem:
+            except UNREADABLE_ERRORS as problem:
                 names.append(f"{pulled.name}: {problem}")
         return names
 
@@ -283,7 +211,7 @@ class Hub:
             self.store,
             self.event_sender(api),
             self.preparer(preset),
-            switched_off(self),
+            switched_off(self.environment),
             live_share=self.environment.heap.live_share if self.environment.sources.streams() else 0.0,
         )
 
@@ -294,7 +222,7 @@ class Hub:
             self.store,
             ProfileSender(api, Merges(self.store)),
             ProfilePreparer(self.preparer(preset), self.environment.heap.account_id_property),
-            switched_off(self),
+            switched_off(self.environment),
         )
 
     def deliveries(
@@ -347,22 +275,6 @@ class Hub:
         with self.warehouse.read(ample=True) as con:
             heap_id = segment.segment_id or segment_ids(con).get(segment.name)
             return apart(con, sync_name(segment), heap_id, remove=segment.mode == "mirror")
-
-    def segment_goes_on(self, segment: SegmentSync) -> Callable[[], bool]:
-        """Return a question to ask before each request: is the segment's sync still switched on?"""
-        current = _watched(self)
-
-        def goes_on() -> bool:
-            environment = current()
-            userflow = environment.destinations.userflow if environment else None
-            return bool(
-                environment
-                and userflow
-                and userflow.enabled
-                and any(other.name == segment.name and other.enabled for other in environment.segments)
-            )
-
-        return goes_on
 
 
 def open_hub(environment: Environment, variables: Mapping[str, str]) -> Hub:
@@ -434,57 +346,3 @@ def receiver_settings(environment: Environment, variables: Mapping[str, str]) ->
         segment_sync_secret=pages.webhook_secret.value(variables) if pages else None,
         segment_sync_id_token=pages.id_token if pages else None,
     )
-
-
-def switch(hub: Hub) -> Switch:
-    """Return a question for each call that arrives: is its source's stream on, and else are its events kept?"""
-    current = _watched(hub)
-
-    def state(source: str) -> SwitchState:
-        environment = current()
-        found = environment.sources.streams().get(source) if environment else None
-        if found is None:
-            return "keep"
-        return "on" if found.stream_events else found.while_off
-
-    return state
-
-
-def switched_off(hub: Hub) -> Callable[[], Collection[str]]:
-    """Return a question to ask again and again: which sources' events are held back now?"""
-    current = _watched(hub)
-
-    def withheld() -> Collection[str]:
-        environment = current()
-        if environment is None:
-            return EVERYTHING_OFF
-        sources = environment.sources
-        gone = STREAMS - sources.streams().keys()
-        off = {name for name, source in sources.streams().items() if not source.stream_events}
-        return gone | off | {source.name for source in sources.pulled() if not source.enabled}
-
-    return withheld
-
-
-def _watched(hub: Hub) -> Callable[[], Environment | None]:
-    """Return the environment as its file says now; ``None`` once the file is gone or wrong."""
-    path = hub.environment.file
-    if not path.is_absolute():
-        # The environment was written into somebody's definitions: it changes when they are loaded again.
-        return lambda: hub.environment
-    seen: tuple[float, Environment | None] = (0.0, hub.environment)
-
-    def current() -> Environment | None:
-        nonlocal seen
-        try:
-            changed = path.stat().st_mtime
-        except FileNotFoundError:
-            return None
-        if changed != seen[0]:
-            try:
-                seen = (changed, load_environment(path.parent))
-            except EnvironmentProblems:
-                seen = (changed, None)
-        return seen[1]
-
-    return current

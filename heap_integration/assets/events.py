@@ -403,10 +403,10 @@ def _requests(env: Environment, days: Iterable[date]) -> list[dg.RunRequest]:
 
 
 def _pending(env: Environment, hub: "Hub") -> dict[date, tuple[int, int]]:
-    from heap_integration.hub import switched_off
+    from heap_integration.switches import switched_off
 
     with hub.warehouse.read() as con:
-        days = pending_days(con, sorted(switched_off(hub)()))
+        days = pending_days(con, sorted(switched_off(env)()))
     return {day: days[day] for day in sorted(_with_partition(env, days))}
 
 

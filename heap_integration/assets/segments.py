@@ -116,12 +116,13 @@ def _userflow(env: Environment, segment: SegmentSync, source: dg.AssetsDefinitio
     ) -> dg.MaterializeResult:  # type: ignore[type-arg]
         from heap_integration.delivery.engine import DeliveryStopped
         from heap_integration.delivery.records import NotAuthorised
+        from heap_integration.switches import segment_goes_on
 
         with store.hub(env) as hub:
             client = userflow.client()
             try:
                 sync = hub.segment_sync(segment, client)
-                report = sync.run(go_on=hub.segment_goes_on(segment))
+                report = sync.run(go_on=segment_goes_on(env, segment))
             except DeliveryStopped as stopped:
                 raise dg.Failure(
                     f"{stopped}. What was not acknowledged goes out with the next sync.",

@@ -41,17 +41,21 @@ def receive(
     log: Annotated[LogForm, typer.Option(help="How the log is written.")] = LogForm.TEXT,
 ) -> None:
     """Take webhooks and Segment-style calls until interrupted."""
-    from heap_integration.hub import receiver_settings, switch
+    from heap_integration.hub import receiver_settings
     from heap_integration.receiver import create_app, serve
     from heap_integration.receiver.log import configure
     from heap_integration.receiver.server import ServerFailed
+    from heap_integration.switches import switch
 
     settings = environment_of(environment)
     variables = read_variables(settings, os.environ)
     configure(json=log is LogForm.JSON)
     with open_environment(environment) as hub:
         receiver = create_app(
-            settings=receiver_settings(settings, variables), store=hub.store, landing=hub.landing(), switch=switch(hub)
+            settings=receiver_settings(settings, variables),
+            store=hub.store,
+            landing=hub.landing(),
+            switch=switch(settings),
         )
         try:
             serve(receiver, host, port, lambda url: err.print(f"{environment}: receiving on {url}"))

@@ -191,7 +191,7 @@ def _beside_data(path: str) -> bool:
 
 
 def _filesystem(scheme: str, options: Mapping[str, Any]) -> Any:
-    import fsspec  # type: ignore[import-untyped]
+    import fsspec
 
     if scheme not in _DRIVERS:
         raise StorageError(f"{scheme}:// is not supported: allowed are a path, {', '.join(f'{s}://' for s in _SHOWN)}")
