@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import sys
+import time
+from collections import Counter
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -35,8 +37,11 @@ from heap_integration.environment import read_variables
 if TYPE_CHECKING:
     from datetime import date
 
+    from heap_integration.delivery.records import Tally
     from heap_integration.hub import Hub
     from heap_integration.warehouse.events import Chosen
+
+TOLD_SECONDS = 60.0
 
 
 @app.command("preview-events")
@@ -157,13 +162,36 @@ def stream(environment: EnvironmentOption) -> None:
         signal.signal(number, lambda *_: stop.set())
     with open_environment(environment) as hub:
         deliveries = hub.deliveries()
+        told = _Told()
         err.print(f"{environment}: streaming to Heap {hub.environment.heap.app_id}")
         try:
-            Streaming(hub, deliveries).run(stop)
+            Streaming(hub, deliveries, told.add).run(stop)
         except NotAuthorised as refused:
             end(FAILURE, str(refused))
         finally:
             deliveries.close()
+            told.tell()
+
+
+class _Told:
+    """What was streamed since it was last told, which is once a minute at most."""
+
+    def __init__(self) -> None:
+        self._counts: Counter[str] = Counter()
+        self._at = time.monotonic()
+
+    def add(self, tally: Tally) -> None:
+        """Take what a delivery did."""
+        self._counts += Counter(sent=tally.accepted, rejected=tally.rejected, suppressed=tally.suppressed)
+        if self._counts and time.monotonic() - self._at >= TOLD_SECONDS:
+            self.tell()
+
+    def tell(self) -> None:
+        """Print it, if there is anything."""
+        if self._counts:
+            err.print(", ".join(f"{count:,} {name}" for name, count in self._counts.items()))
+        self._counts.clear()
+        self._at = time.monotonic()
 
 
 ReasonOption = Annotated[str, typer.Option(help="Only those whose reason holds this text, in any case.")]
