@@ -181,15 +181,15 @@ class Hub:
         files = [PulledFiles(each, self.variables) for each in sources.files if each.enabled]
         return [*files, *(PulledTable(each) for each in sources.tables if each.enabled)]
 
-    def waiting_inputs(self) -> list[str]:
-        """Return what of the sources that are read isn't loaded yet, or what is wrong with one, in words."""
-        names = []
+    def waiting_inputs(self) -> tuple[list[str], list[str]]:
+        """Return what of the sources that are read isn't loaded yet, and which of them can't be read, in words."""
+        names, problems = [], []
         for pulled in self.pulled():
             try:
                 names += pulled.waiting(self.warehouse)
             except UNREADABLE_ERRORS as problem:
-                names.append(f"{pulled.name}: {problem}")
-        return names
+                problems.append(f"{pulled.name}: {problem}")
+        return names, problems
 
     def preparer(self, preset: Preset | None = None) -> Preparer:
         """Return what turns events into Heap's form by this environment's rules."""

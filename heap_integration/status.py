@@ -24,7 +24,7 @@ def read_status(hub: Hub) -> dict[str, Any]:
         added, removed = acknowledged_changes(con)
         held = baseline_size(con)
         profiles = accepted_profiles(con)
-    waiting = hub.waiting_inputs()
+    waiting, problems = hub.waiting_inputs()
     heap = hub.environment.heap
     window = Window(heap.events_per_minute, 60.0)
     month = datetime.now(UTC).replace(day=1, hour=0, minute=0, second=0, microsecond=0)
@@ -33,7 +33,7 @@ def read_status(hub: Hub) -> dict[str, Any]:
         "events": balance.numbers,
         "profiles": profiles,
         "faults": balance.faults,
-        "unreadable": hub.unreadable(),
+        "unreadable": list(dict.fromkeys([*problems, *hub.unreadable()])),
         "reasons": [{"outcome": outcome, "reason": reason, "rows": rows} for outcome, reason, rows in why],
         "segments": [
             _segment(segment.name, destination, runs.get(sync_name(segment)))

@@ -379,7 +379,7 @@ def _inputs_sensor(env: Environment, job: "UnresolvedAssetJob") -> dg.SensorDefi
     )
     def new_inputs(context: dg.SensorEvaluationContext, store: StoreResource) -> dg.SensorResult | dg.SkipReason:
         with store.hub(env) as hub:
-            waiting = hub.waiting_inputs()
+            waiting = [name for names in hub.waiting_inputs() for name in names]
         noticed = orjson.dumps(sorted(waiting)).decode()
         if not waiting or noticed == context.cursor:
             return dg.SkipReason("no new file, and no new row")
