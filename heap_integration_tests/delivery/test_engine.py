@@ -288,7 +288,7 @@ def test_switching_off_stops_before_the_next_batch(store: Store) -> None:
     assert sorted(in_ledger(store)) == sorted(shop.taken)
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(
     bad=st.sets(st.integers(0, 120), max_size=8),
     size=st.integers(1, 60),

@@ -125,7 +125,7 @@ def test_an_answer_that_took_longer_than_the_window_still_counts(store: Store) -
     assert pace.ask(records(1)).records == []
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(steps=st.lists(st.tuples(st.integers(1, 60), st.floats(0, 30), st.floats(0, 2)), max_size=25))
 def test_no_window_of_the_other_side_ever_overflows(
     tmp_path_factory: pytest.TempPathFactory, steps: list[tuple[int, float, float]]

@@ -17,7 +17,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from fastavro.read import HEADER_SCHEMA
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from heap_integration.events.mapping import Mapping, MappingError
@@ -378,7 +378,7 @@ def test_a_changed_file_has_another_fingerprint(write: Write) -> None:
     assert before != fingerprint(write("calls.ndjson", track(2)))
 
 
-@settings(max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+@settings(max_examples=150)
 @given(
     content=st.binary(max_size=400)
     | st.text(max_size=200).map(lambda text: text.encode(errors="ignore"))
@@ -409,7 +409,7 @@ FIELDS = st.sampled_from(
 )
 
 
-@settings(max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+@settings(max_examples=150)
 @given(calls=st.lists(st.dictionaries(FIELDS, JSON | st.sampled_from(["track", "page", "u1"])), max_size=5))
 def test_no_json_makes_reading_fail(tmp_path: Path, calls: list[dict[str, Any]]) -> None:
     path = tmp_path / "calls.ndjson"

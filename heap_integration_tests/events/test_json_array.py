@@ -8,7 +8,7 @@ import tracemalloc
 from collections.abc import Iterator
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from heap_integration.events.sources import json_array
@@ -31,7 +31,6 @@ def items(text: bytes, block: int) -> tuple[list[bytes | None], str]:
         return [item for _, item in found], found.damage
 
 
-@settings(deadline=None)
 @given(
     values=st.lists(JSON, max_size=6), block=st.integers(1, 50), indent=st.sampled_from([None, 1]), escape=st.booleans()
 )
@@ -41,7 +40,6 @@ def test_any_array_falls_into_its_items(values: list[object], block: int, indent
     assert damage == ""
 
 
-@settings(deadline=None)
 @given(text=st.text(alphabet='[]{}",\\: a'), block=st.integers(1, 50))
 def test_no_text_makes_it_fail(text: str, block: int) -> None:
     whole = items(b"[" + text.encode(), 1_000)

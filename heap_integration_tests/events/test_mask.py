@@ -16,7 +16,7 @@ from uuid import UUID
 
 import pyarrow.parquet as pq
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from ruamel.yaml import YAML
 
@@ -114,7 +114,6 @@ def test_the_page_on_privacy_tells_of_this_corpus_and_these_kinds() -> None:
 
 # from 2001, when seconds had ten digits, to the end of 2038
 @given(st.integers(10**15, 2_177_452_799_999_999), st.uuids(), st.binary(min_size=16))
-@settings(deadline=None)
 def test_no_time_or_hash_is_taken_for_personal_data(microseconds: int, uuid: UUID, digest: bytes) -> None:
     times = [str(microseconds * 1_000 // unit) for unit in (1, 1_000, 1_000_000, 1_000_000_000)]
     moment = datetime.fromtimestamp(microseconds / 1_000_000, UTC)
@@ -205,7 +204,6 @@ def test_no_letter_of_what_was_masked_remains() -> None:
 
 
 @given(PIECES)
-@settings(deadline=None)
 def test_masking_twice_is_masking_once(value: str) -> None:
     for masker in (Masker(MASK_KINDS), Masker(MASK_KINDS, "hash", "salt")):
         once = masker.text(value, [])
@@ -218,7 +216,6 @@ def test_masking_twice_is_masking_once(value: str) -> None:
 @given(
     st.lists(PIECES, min_size=1, max_size=3), st.integers() | st.floats(allow_nan=False), st.sampled_from(MASK_KINDS)
 )
-@settings(deadline=None)
 def test_the_first_look_never_misses_what_the_second_would_mask(values: list[str], number: float, kind: str) -> None:
     for masker in (Masker(MASK_KINDS), Masker([kind])):  # type: ignore[list-item]
         notes: list[str] = []
@@ -233,7 +230,6 @@ def test_the_first_look_never_misses_what_the_second_would_mask(values: list[str
 
 
 @given(st.integers(12, 18), st.integers(0, 10**19))
-@settings(deadline=None)
 def test_the_first_look_sees_cards_among_numbers(digits: int, number: int) -> None:
     masker = Masker(["payment_card"])
     card = next(

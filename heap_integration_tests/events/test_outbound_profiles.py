@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, Phase, given, settings
+from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 from sqlalchemy import update
 
@@ -196,8 +196,6 @@ rounds = st.tuples(st.lists(values, min_size=1, max_size=4), st.sampled_from(["n
 @settings(
     max_examples=5,
     phases=[Phase.generate],
-    suppress_health_check=[HealthCheck.function_scoped_fixture],
-    deadline=None,
 )
 @given(given_rounds=st.lists(rounds, min_size=2, max_size=4))
 def test_in_the_end_each_property_has_its_newest_value_whatever_was_sent_when(

@@ -200,7 +200,7 @@ BATCHES = st.builds(
 )
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=400)
 @given(body=st.one_of(CALLS, BATCHES, OBJECTS, JSON), adapter=st.sampled_from(sorted(ADAPTERS)))
 def test_whatever_json_a_client_sends_ends_as_events_refusals_or_of_no_use(body: object, adapter: str) -> None:
     try:

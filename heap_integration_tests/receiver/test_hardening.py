@@ -13,7 +13,7 @@ from typing import Any
 
 import httpx
 import pytest
-from hypothesis import HealthCheck, example, given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from heap_integration.events.sources.landed import Landed
@@ -31,7 +31,7 @@ from heap_integration_tests.receiver.signing import (
 )
 
 ENDPOINTS = ("/userflow", "/userpilot", "/heap/events", "/heap/segments", "/v1/track", "/v1/batch")
-MANY = settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+MANY = settings(max_examples=150)
 
 json_values = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(max_size=5),

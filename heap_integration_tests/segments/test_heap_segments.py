@@ -64,7 +64,7 @@ def expected(tasks: Sequence[Sequence[Page]], arrivals: Sequence[tuple[int, int]
     return result
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(tasks=TASKS, data=st.data())
 def test_any_order_of_arrival_gives_the_members_of_a_simple_model(
     homes: tuple[Store, Warehouse], tasks: list[list[Page]], data: st.DataObject

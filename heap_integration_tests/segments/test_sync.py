@@ -137,7 +137,7 @@ def test_a_segment_that_heap_never_told_of_is_empty_and_removes_nobody(homes: tu
     assert (report.wanted, report.read, report.sent) == (0, 0, 0)
 
 
-@settings(max_examples=12, deadline=None)
+@settings(max_examples=12)
 @given(
     wanted=st.lists(st.sets(st.sampled_from("abcdef")), min_size=1, max_size=4),
     doors=st.lists(st.integers(0, 4), min_size=4, max_size=4),

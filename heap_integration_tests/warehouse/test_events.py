@@ -10,7 +10,7 @@ from typing import Any
 
 import duckdb
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from heap_integration.events.event import Event
@@ -131,7 +131,7 @@ def test_keys_come_back_as_they_went_in(con: duckdb.DuckDBPyConnection) -> None:
     assert stored == (uuid.UUID(bytes=table.column("event_key")[0].as_py()),)
 
 
-@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=40)
 @given(
     days=st.lists(st.integers(-1, 5), min_size=1, max_size=120),
     decided=st.sets(st.integers(0, 119)),

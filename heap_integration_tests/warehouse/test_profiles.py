@@ -10,7 +10,7 @@ from typing import Any
 import duckdb
 import pyarrow as pa
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from heap_integration.events.event import Event
@@ -92,7 +92,7 @@ def newer(con: duckdb.DuckDBPyConnection, kind: Kind, nths: range) -> list[tuple
     return [(row["about"], int(row["message_id"].split()[1])) for batch in found for row in batch.to_pylist()]
 
 
-@settings(max_examples=30, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+@settings(max_examples=30)
 @given(
     hours=st.lists(st.integers(-30, 110), min_size=1, max_size=20),
     decided=st.sets(st.integers(0, 19)),
