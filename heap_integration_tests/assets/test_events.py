@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 
 from heap_integration.assets.events import SendConfig
 from heap_integration.events.days import day_ranges
+from heap_integration.status import read_status
 from heap_integration_tests.assets.project import START, Project, flow_started, key, numbers, track
 
 PARTS = ("sent", "unchanged", "rejected", "suppressed", "pending")
@@ -351,3 +352,21 @@ def test_a_source_switched_off_during_a_delivery_stops_before_the_next_batch(pro
     project.file.write_text(before)
     assert parts(project.send(day(0), definitions=running)) == {"2026-01-01": [count - sent, sent, 0, 0, 0]}
     assert project.sandbox.counts()["duplicates"] == 0
+
+
+def test_the_status_the_metadata_and_the_sync_log_tell_the_same(project: Project) -> None:
+    project.settings["privacy"] = {"consent_property": "consent"}
+    project.write()
+    refused = track("bob", day(0), 1, properties={"text": "x" * 2_000})
+    silent = track("eve", day(0), 2, properties={"consent": False})
+    project.lay("one.ndjson", track("ada", day(0)), refused, silent, track("late", day(40)))
+
+    told = numbers(project.send(day(0), day(1)), SENT)["2026-01-01"]
+
+    with project.hub() as hub:
+        status = read_status(hub)["events"]
+        with hub.warehouse.read() as con:
+            rows = con.execute("select outcome, count(*) from sync_log.event_deliveries group by all").fetchall()
+    assert dict(rows) == {"accepted": 1, "rejected": 1, "suppressed": 1, "pending": 1}
+    assert {name: status[name] for name, _ in rows} == dict(rows)
+    assert (told["sent"], told["rejected"], told["suppressed"], told["pending"]) == (1, 1, 1, 0)
