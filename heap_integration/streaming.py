@@ -6,13 +6,12 @@ import logging
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from datetime import UTC, date, datetime, timedelta
+from datetime import UTC, date, datetime
 from threading import Event
 
 from heap_integration.delivery.engine import DeliveryStopped, Patience, Tally
 from heap_integration.delivery.records import NotAuthorised
 from heap_integration.events.days import day_ranges
-from heap_integration.events.lanes import LIVE_DAYS
 from heap_integration.hub import Deliveries, Hub
 from heap_integration.store import Busy
 from heap_integration.warehouse.events import days_after, newest_event, pending_days
@@ -23,6 +22,7 @@ POLL_SECONDS = 0.1
 # What is pending for another reason than that it has just arrived: a switch was turned on, Heap is back.
 SWEEP_SECONDS = 5.0
 LONGEST_WAIT = 1.0
+REFUSED_SECONDS = 30.0
 PATIENCE = Patience(attempts=2, seconds=120.0)
 
 
@@ -31,20 +31,18 @@ class Streaming:
     """Watches one environment's landing until it is told to stop.
 
     ``progress`` is told of each delivery. Nothing is held in memory between two of them: killed at any
-    time, another process goes on.
+    time, another process goes on. Where Heap refuses, as it does wrong credentials, what arrives is loaded
+    and kept, and sending is tried again after a while.
     """
 
     hub: Hub
     deliveries: Deliveries
     progress: Callable[[Tally], None] = lambda _: None
-    swept_at: float = field(default=float("-inf"), init=False)
+    sweep_at: float = field(default=float("-inf"), init=False)
+    send_at: float = field(default=float("-inf"), init=False)
 
     def run(self, stop: Event) -> None:
-        """Load and send until ``stop`` is set; a delivery under way ends first.
-
-        Raises:
-            NotAuthorised: Heap refuses the credentials.
-        """
+        """Load and send until ``stop`` is set; a delivery under way ends first."""
         while not stop.is_set():
             if not self.step():
                 stop.wait(POLL_SECONDS)
@@ -54,11 +52,13 @@ class Streaming:
         days: set[date] = set()
         if self.hub.arrivals.has_waiting():
             days = self._load()
-        if time.monotonic() - self.swept_at >= SWEEP_SECONDS:
+        now = time.monotonic()
+        if now >= max(self.sweep_at, self.send_at):
             days |= self._left_behind()
-            self.swept_at = time.monotonic()
-        for first, last in day_ranges(days, "all"):
-            self._send(first, last)
+            self.sweep_at = now + SWEEP_SECONDS
+        if now >= self.send_at:
+            for first, last in day_ranges(days, "all"):
+                self._send(first, last)
         return bool(days)
 
     def _load(self) -> set[date]:
@@ -69,11 +69,12 @@ class Streaming:
             return days_after(con, before)
 
     def _left_behind(self) -> set[date]:
-        """Return the live days that have pending events."""
-        today = datetime.now(UTC).date()
-        live = {today - timedelta(days=back) for back in range(LIVE_DAYS)}
+        """Return the days, none of them to come, on which something that was pushed is pending."""
+        withheld = sorted(self.deliveries.events.withheld_sources())
+        pushed = list(self.hub.environment.sources.streams())
         with self.hub.warehouse.read() as con:
-            return live & pending_days(con, sorted(self.deliveries.events.withheld_sources())).keys()
+            days = pending_days(con, withheld, pushed)
+        return {day for day in days if day <= datetime.now(UTC).date()}
 
     def _send(self, first: date, last: date) -> None:
         try:
@@ -83,5 +84,5 @@ class Streaming:
             log.info("another process sends %s to %s", first, last)
         except DeliveryStopped as stopped:
             if isinstance(stopped.__cause__, NotAuthorised):
-                raise stopped.__cause__ from stopped
+                self.send_at = time.monotonic() + REFUSED_SECONDS
             log.warning("%s; what is pending is tried again", stopped)

@@ -15,6 +15,7 @@ from pathlib import Path
 
 import pytest
 
+from heap_integration import streaming as streams
 from heap_integration.environment import load_environment
 from heap_integration.hub import Hub, open_hub
 from heap_integration.streaming import Streaming
@@ -39,13 +40,20 @@ def hub_of(root: Path) -> Hub:
     return open_hub(load_environment(root / "environments" / "test"), {})
 
 
-def land(root: Path, *numbers: int) -> None:
-    """Leave a sealed segment as a receiver does."""
+def land(root: Path, *numbers: int, when: str | None = None) -> None:
+    """Leave a sealed segment as a receiver does; ``when`` it happened, now if not told."""
     folder = root / "data" / "test" / "landing"
     folder.mkdir(parents=True, exist_ok=True)
     now = datetime.now(UTC).isoformat(timespec="milliseconds")
+    moment = when or now
     lines = [
-        {"id": f"n{number}", "received_at": now, "source": "userflow", "adapter": "userflow", "body": flow(number, now)}
+        {
+            "id": f"n{number}",
+            "received_at": now,
+            "source": "userflow",
+            "adapter": "userflow",
+            "body": flow(number, moment),
+        }
         for number in numbers
     ]
     segment = folder / f"{time.time_ns():019d}-1-00000000.ndjson"
@@ -113,6 +121,18 @@ def test_heap_out_of_reach_ends_nothing(tmp_path: Path, sandbox: RunningSandbox)
     with streaming(tmp_path):
         land(tmp_path, 1, 2, 3)
         assert eventually(lambda: sandbox.counts()["events"] == 3, 30)
+
+
+def test_a_refusal_of_heap_ends_no_stream_and_late_events_are_not_forgotten(
+    tmp_path: Path, sandbox: RunningSandbox, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(streams, "REFUSED_SECONDS", 0.5)
+    project(tmp_path, sandbox)
+    sandbox.fault(kind="401", path="/api/track", next=1)
+    with streaming(tmp_path):
+        land(tmp_path, 1, 2, 3, when="2026-01-02T03:04:05Z")
+        assert eventually(lambda: sandbox.counts()["events"] == 3)
+    assert sandbox.counts()["duplicates"] == 0
 
 
 @pytest.mark.slow

@@ -154,7 +154,6 @@ def stream(environment: EnvironmentOption) -> None:
     import signal
     from threading import Event
 
-    from heap_integration.delivery.records import NotAuthorised
     from heap_integration.streaming import Streaming
 
     stop = Event()
@@ -166,8 +165,6 @@ def stream(environment: EnvironmentOption) -> None:
         err.print(f"{environment}: streaming to Heap {hub.environment.heap.app_id}")
         try:
             Streaming(hub, deliveries, told.add).run(stop)
-        except NotAuthorised as refused:
-            end(FAILURE, str(refused))
         finally:
             deliveries.close()
             told.tell()

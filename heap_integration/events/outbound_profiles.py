@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import date
 from functools import partial
@@ -264,9 +265,11 @@ class OutboundProfiles:
                         )
                     )
                 except DeliveryStopped as stopped:
-                    raise DeliveryStopped(str(stopped), together([*tallies, stopped.tally])) from stopped
-                finally:
-                    self.settle()
+                    # Why the delivery stopped is the news, whatever becomes of its outcomes now.
+                    with suppress(DeliveryStopped):
+                        self.settle()
+                    raise DeliveryStopped(str(stopped), together([*tallies, stopped.tally])) from stopped.__cause__
+                self.settle()
         return together(tallies)
 
     def _page(

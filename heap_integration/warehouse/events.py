@@ -128,6 +128,7 @@ PENDING_DAYS = """
 select event_day, count(*), max(seq) from product_events
 where event_day in (from open_days)
   and not list_contains($without, '*') and not list_contains($without, source)
+  and ($only is null or list_contains($only, source))
   and seq not in (select seq from event_outcomes where event_day in (from open_days))
 group by event_day order by event_day
 """
@@ -313,10 +314,13 @@ def day_counts(
     return [DayCounts(*row) for row in rows]
 
 
-def pending_days(con: duckdb.DuckDBPyConnection, without_sources: Sequence[str] = ()) -> dict[date, tuple[int, int]]:
+def pending_days(
+    con: duckdb.DuckDBPyConnection, without_sources: Sequence[str] = (), only_sources: Sequence[str] | None = None
+) -> dict[date, tuple[int, int]]:
     """Return the days that have pending events, each with how many and the highest sequence number."""
     con.execute(OPEN_DAYS)
-    rows = con.execute(PENDING_DAYS, {"without": list(without_sources)}).fetchall()
+    only = None if only_sources is None else list(only_sources)
+    rows = con.execute(PENDING_DAYS, {"without": list(without_sources), "only": only}).fetchall()
     return {day: (count, seq) for day, count, seq in rows}
 
 

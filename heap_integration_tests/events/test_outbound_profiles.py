@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from sqlalchemy import update
 
 from heap_integration.delivery.engine import DeliveryStopped, Patience, Tally
-from heap_integration.delivery.records import BatchRejected, Record
+from heap_integration.delivery.records import BatchRejected, NotAuthorised, Record
 from heap_integration.events import outbound_profiles
 from heap_integration.events.event import Event
 from heap_integration.events.merges import Merges
@@ -389,3 +389,14 @@ def dying(settle: Callable[[], None]) -> Callable[[], None]:
         raise KeyboardInterrupt
 
     return settle_once
+
+
+def test_refused_credentials_are_told_from_an_outage(project: Project) -> None:
+    project.load(identify(1, "ada", {"plan": "pro"}))
+    project.sandbox.fault(kind="401", path="/api/add_user_properties", next=1)
+
+    with pytest.raises(DeliveryStopped) as stopped:
+        project.send()
+
+    assert isinstance(stopped.value.__cause__, NotAuthorised)
+    assert project.send().accepted == 1
