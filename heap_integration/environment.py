@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from datetime import date
 from pathlib import Path
 from typing import Any, Self
@@ -21,6 +21,7 @@ from pydantic import (
 from pydantic_core import InitErrorDetails, PydanticCustomError
 from ruamel.yaml import YAML
 
+from heap_integration.environment_rules import disagreements
 from heap_integration.environment_settings import (
     DaysPerRun,
     Destinations,
@@ -28,20 +29,12 @@ from heap_integration.environment_settings import (
     EventSettings,
     FileSource,
     HeapSettings,
-    MissingSecret,
-    Name,
     Privacy,
-    Secret,
-    SegmentSync,
     SegmentSyncSettings,
-    Settings,
     Sources,
     StoreAddress,
     TableSource,
-    UserflowDestination,
-    UserflowSource,
     WarehouseAddress,
-    segment_slug,
 )
 from heap_integration.environment_yaml import (
     EnvironmentProblems,
@@ -53,6 +46,9 @@ from heap_integration.environment_yaml import (
     problems_of,
     read_yaml,
 )
+from heap_integration.segments.audiences.settings import AudienceSettings
+from heap_integration.settings import MissingSecret, Name, Secret, Settings
+from heap_integration.sync_settings import ProfileSync, SegmentSync, SyncSettings
 
 __all__ = [
     "Destinations",
@@ -64,19 +60,19 @@ __all__ = [
     "MissingSecret",
     "Privacy",
     "Problem",
+    "ProfileSync",
     "Secret",
     "SegmentSync",
     "SegmentSyncSettings",
     "Sources",
+    "SyncSettings",
     "TableSource",
-    "UserflowDestination",
-    "UserflowSource",
     "clashes",
+    "destination_field",
     "load_environment",
     "load_environments",
     "missing_variables",
     "read_variables",
-    "segment_slug",
 ]
 
 FILE_NAME = "environment.yaml"
@@ -86,19 +82,23 @@ IN_STORE = "store"
 OWN_SECRETS: dict[Location, str] = {
     ("heap", "api_key"): "Heap api key",
     ("destinations", "userflow", "api_key"): "Userflow key",
+    ("destinations", "userpilot", "api_key"): "Userpilot key",
+    ("destinations", "customerio", "api_key"): "Customer.io key",
+    ("destinations", "customerio", "app_api_key"): "Customer.io App API key",
+    ("destinations", "webhooks", "secret"): "webhook secret",
+    ("destinations", "webhooks", "previous_secret"): "webhook secret",
+    ("heap", "segment_sync", "oauth", "token_key"): "token key",
     ("sources", "clients", "write_key"): "write key",
     ("store",): "store",
 }
-
-
-SOURCE_LISTS = ("clients", "files", "tables")
 
 
 class Environment(Settings):
     """One Heap environment, what flows into it and out of it, and where its own state lies.
 
     ``{name}`` in ``warehouse``, ``store`` and ``landing`` stands for the environment's name.
-    Relative paths count from the project's root once ``anchored``.
+    Relative paths count from the project's root once ``anchored``, those of audience definitions from the folder
+    that holds the YAML.
     """
 
     name: EnvironmentName
@@ -113,6 +113,8 @@ class Environment(Settings):
     privacy: Privacy = Privacy()
     events: EventSettings = EventSettings()
     segments: tuple[SegmentSync, ...] = ()
+    profiles: tuple[ProfileSync, ...] = ()
+    audiences: AudienceSettings = AudienceSettings()
     destinations: Destinations = Destinations()
     owners: dict[str, str] = Field(default_factory=dict)
 
@@ -130,8 +132,8 @@ class Environment(Settings):
                 {"type": PydanticCustomError(each["type"], each["msg"]), "loc": each["loc"], "input": None}
                 for each in error.errors(include_url=False, include_input=False)
             ]
-            raise _validation_error([*alone, *_disagreements(data)]) from None
-        together = list(_disagreements(environment.model_dump(by_alias=True)))
+            raise _validation_error([*alone, *disagreements(data)]) from None
+        together = list(disagreements(environment.model_dump(by_alias=True)))
         if together:
             raise _validation_error(together)
         return environment
@@ -159,14 +161,24 @@ class Environment(Settings):
             for each in self.sources.files
         )
         tables = tuple(each.model_copy(update={"mapping": place(each.mapping)}) for each in self.sources.tables)
+        folder = self._file.parent if self._file.is_absolute() else base
+        segments = tuple(
+            each.model_copy(update={"source": str(folder / str(each.source))}) if each.kind == "audience" else each
+            for each in self.segments
+        )
         return self.model_copy(
             update={
                 "warehouse": address(self.warehouse),
                 "store": address(self.store) if isinstance(self.store, str) else self.store,
                 "landing": self.landing if self.landing == IN_STORE else place(self.landing),
                 "sources": self.sources.model_copy(update={"files": files, "tables": tables}),
+                "segments": segments,
             }
         )
+
+    def syncs(self) -> tuple[SegmentSync | ProfileSync, ...]:
+        """Return what goes to destinations: segments before profiles."""
+        return (*self.segments, *self.profiles)
 
     def secrets(self) -> dict[str, Secret]:
         """Return every secret by the path of its field, such as ``heap.api_key``."""
@@ -277,14 +289,24 @@ def missing_variables(environment: Environment, environ: Mapping[str, str]) -> l
     ]
 
 
+def destination_field(environment: Environment, name: str) -> str:
+    """Return the path of a destination's settings, such as ``destinations.webhooks[0]``."""
+    hooks = [webhook.name for webhook in environment.destinations.webhooks]
+    return f"destinations.webhooks[{hooks.index(name)}]" if name in hooks else f"destinations.{name}"
+
+
 def _own_variables(environment: Environment) -> dict[str, str | None]:
     file = environment.file
     return dotenv_values(file.parent / ".env", interpolate=False) if file.is_absolute() else {}
 
 
 def _switched_off(environment: Environment, location: Location) -> bool:
-    destination = environment.destinations.userflow
-    return location[:2] == ("destinations", "userflow") and destination is not None and not destination.enabled
+    if location[0] != "destinations":
+        return False
+    destinations = environment.destinations
+    place = destinations.webhooks[int(location[2])] if location[1] == "webhooks" else None
+    settings = place or getattr(destinations, str(location[1]))
+    return not settings.enabled
 
 
 def _secrets_in(model: BaseModel, location: Location) -> Iterator[tuple[Location, Secret]]:
@@ -302,76 +324,6 @@ def _secrets_in(model: BaseModel, location: Location) -> Iterator[tuple[Location
 
 def _validation_error(details: list[InitErrorDetails]) -> ValidationError:
     return ValidationError.from_exception_data(Environment.__name__, details, hide_input=True)
-
-
-def _disagreements(data: Any) -> Iterator[InitErrorDetails]:
-    """Yield what is wrong between fields; ``data`` is as the file has it and may be of any shape."""
-    whole = _mapping(data)
-    segments = _mappings(whole.get("segments"))
-    sources = _mapping(whole.get("sources"))
-    destinations = _mapping(whole.get("destinations"))
-    configured = [name for name, settings in destinations.items() if settings is not None]
-    allowed = f"configured: {', '.join(configured)}" if configured else "none is configured"
-    has_sync = bool(_mapping(whole.get("heap")).get("segment_sync"))
-    for index, segment in segments:
-        for position, destination in _items(segment.get("sync_to")):
-            if destination not in configured:
-                yield _wrong(
-                    f"no such destination under destinations; {allowed}",
-                    "segments",
-                    index,
-                    "sync_to",
-                    position,
-                )
-        if segment.get("from") == "heap" and not has_sync:
-            yield _wrong("needs heap.segment_sync, which is missing", "segments", index, "from")
-    for index, first, slug in _repeated(segments, segment_slug):
-        yield _wrong(
-            f"becomes {slug}, as segments[{first}] does: each needs a name of its own",
-            "segments",
-            index,
-            "name",
-        )
-    yield from _repeated_sources(sources)
-    privacy = _mapping(whole.get("privacy"))
-    if privacy.get("action") == "hash" and not privacy.get("salt"):
-        yield _wrong("needs privacy.salt, a secret without which a hash is undone by trying", "privacy", "action")
-
-
-def _repeated_sources(sources: dict[Any, Any]) -> Iterator[InitErrorDetails]:
-    """Yield the sources whose events would bear the name of another one's."""
-    owners = {name: f"sources.{name}" for name in Sources.model_fields if name not in SOURCE_LISTS}
-    for kind in SOURCE_LISTS:
-        for index, source in _mappings(sources.get(kind)):
-            name = str(source.get("name", f"{kind}{index}"))
-            owner = owners.setdefault(name, f"sources.{kind}[{index}]")
-            if owner != f"sources.{kind}[{index}]":
-                yield _wrong(f"is the name of {owner}: each needs its own", "sources", kind, index, "name")
-
-
-def _wrong(message: str, *location: str | int) -> InitErrorDetails:
-    return {"type": PydanticCustomError("disagreement", message), "loc": location, "input": None}
-
-
-def _mapping(value: Any) -> dict[Any, Any]:
-    return value if isinstance(value, dict) else {}
-
-
-def _items(value: Any) -> list[tuple[int, Any]]:
-    return list(enumerate(value)) if isinstance(value, list | tuple) else []
-
-
-def _mappings(value: Any) -> list[tuple[int, dict[Any, Any]]]:
-    return [(index, item) for index, item in _items(value) if isinstance(item, dict)]
-
-
-def _repeated(items: list[tuple[int, dict[Any, Any]]], key: Callable[[str], str]) -> Iterator[tuple[int, int, str]]:
-    """Yield the place of each item whose name was there before, the first place of it, and the name."""
-    first: dict[str, int] = {}
-    for index, item in items:
-        name = key(str(item.get("name", index)))
-        if first.setdefault(name, index) != index:
-            yield index, first[name], name
 
 
 def _claims(environment: Environment, compare_keys: bool) -> Iterator[tuple[Location, str, str]]:

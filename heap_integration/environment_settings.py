@@ -3,56 +3,34 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
-from typing import Annotated, Any, Literal
-from urllib.parse import SplitResult, parse_qs, urlsplit
+from typing import Annotated, Literal
+from urllib.parse import parse_qs
 
-from pydantic import (
-    AfterValidator,
-    BaseModel,
-    BeforeValidator,
-    ConfigDict,
-    Discriminator,
-    Field,
-    Tag,
-    model_validator,
-)
+from pydantic import AfterValidator, BeforeValidator, Discriminator, Field, Tag
 from pydantic_core import PydanticCustomError
 
-NAME_WANTED = "a secret is the name of a variable: {env: NAME}"
+from heap_integration.destinations.customerio import CustomerioSettings
+from heap_integration.destinations.destination import DestinationSettings
+from heap_integration.destinations.heap import HeapPropertiesSettings
+from heap_integration.destinations.userflow import UserflowSettings
+from heap_integration.destinations.userpilot import UserpilotSettings
+from heap_integration.destinations.webhook import WebhookSettings
+from heap_integration.settings import KeyPart, Name, Secret, Settings, WebAddress, address_parts
+
 APP_ID = (
     "must be the digits of Heap's app id, or Heap's address while that environment is open "
     "(https://heapanalytics.com/app/env/<id>/...)"
 )
 HEAP_HOSTS = {"us": "https://heapanalytics.com", "eu": "https://c.eu.heap-api.com"}
-USERFLOW_HOSTS = {"us": "https://api.userflow.com", "eu": "https://api.eu.userflow.com"}
-CADENCES = {
-    "15 minutes": "*/15 * * * *",
-    "30 minutes": "*/30 * * * *",
-    "hourly": "0 * * * *",
-    "daily": "0 0 * * *",
-}
-
 Region = Literal["us", "eu"]
 PersonalData = Literal["email", "phone", "payment_card", "ssn", "ip_address", "iban", "secret"]
-
-
-class MissingSecret(LookupError):
-    """A variable that should hold a secret is not set."""
-
-
-def _parts(address: str) -> SplitResult:
-    try:
-        return urlsplit(address)
-    except ValueError:  # its message repeats the address
-        return SplitResult("", "", "", "", "")
 
 
 def _read_app_id(given: str | int) -> str:
     text = str(given).strip()
     if re.fullmatch(r"\d{1,20}", text):
         return text
-    address = _parts(text)
+    address = address_parts(text)
     host = address.hostname or ""
     found = re.match(r"/app/env/(\d{1,20})(?:/|$)", address.path)
     known = any(host == site or host.endswith(f".{site}") for site in ("heapanalytics.com", "heap.io"))
@@ -70,13 +48,6 @@ def _environment_name(given: str) -> str:
     return given
 
 
-def _web_address(given: str) -> str:
-    address = _parts(given)
-    if address.scheme not in ("http", "https") or not address.hostname or "@" in address.netloc:
-        raise PydanticCustomError("address", "must be like https://host, without a user or a password")
-    return given.rstrip("/")
-
-
 def _warehouse_address(given: str) -> str:
     if not re.fullmatch(r"duckdb:///.+", given):
         raise PydanticCustomError("warehouse", "must be duckdb:///path/to/file.duckdb")
@@ -84,7 +55,7 @@ def _warehouse_address(given: str) -> str:
 
 
 def _store_address(given: str) -> str:
-    address = _parts(given)
+    address = address_parts(given)
     if address.password is not None or "password" in parse_qs(address.query):
         raise PydanticCustomError("store", "has a password in it: put the whole address into a variable: {env: NAME}")
     if not re.fullmatch(r"sqlite:///.+|postgresql(\+psycopg2)?://.+", given):
@@ -94,76 +65,40 @@ def _store_address(given: str) -> str:
     return given
 
 
-def _source_name(given: str) -> str:
-    # it becomes a part of an asset's key
-    if not re.fullmatch(r"[A-Za-z0-9_]+", given):
-        raise PydanticCustomError("source_name", "must hold letters, digits and underscores only")
-    return given
-
-
-def segment_slug(name: str) -> str:
-    """Return a segment's name in small letters and digits, everything else an underscore."""
-    return re.sub(r"[^a-z0-9]+", "_", name.lower()).strip("_")
-
-
 AppId = Annotated[str, BeforeValidator(_read_app_id, json_schema_input_type=str | int)]
 EnvironmentName = Annotated[str, AfterValidator(_environment_name)]
-WebAddress = Annotated[str, AfterValidator(_web_address)]
 WarehouseAddress = Annotated[str, AfterValidator(_warehouse_address)]
-Name = Annotated[str, Field(min_length=1)]
-SourceName = Annotated[str, AfterValidator(_source_name)]
 DaysPerRun = Annotated[int, Field(ge=1)] | Literal["all"]
 
 
-class Settings(BaseModel):
-    """What every part of an environment has in common: unknown keys are refused, nothing changes later."""
+class OAuthSettings(Settings):
+    """The hub as a partner that a Heap customer connects; the token is kept under ``token_key``, encrypted.
 
-    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True, populate_by_name=True)
+    ``redirect_port`` is the port of 127.0.0.1 to which Heap's redirect address leads; ``redirect_address`` is that
+    address as it is registered in Heap, where it is another one than ``http://127.0.0.1:<redirect_port>/callback``.
+    """
 
-    @model_validator(mode="before")
-    @classmethod
-    def _empty_is_absent(cls, data: Any) -> Any:
-        # In YAML a key whose lines are all commented out has the value null.
-        if not isinstance(data, dict):
-            return data
-        known = {field.alias or name for name, field in cls.model_fields.items()}
-        return {key: value for key, value in data.items() if value is not None or key not in known}
+    client_id: Name
+    client_secret: Secret
+    token_key: Secret
+    redirect_port: int = Field(8475, gt=0, lt=65536)
+    redirect_address: WebAddress | None = None
 
-
-class Secret(BaseModel):
-    """The name of the variable that holds a secret; the secret itself is never here."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
-
-    env: str = Field(description="the variable's name, in capitals")
-
-    @model_validator(mode="before")
-    @classmethod
-    def _only_a_name(cls, data: Any) -> Any:
-        if isinstance(data, Secret):
-            return data
-        name = data.get("env") if isinstance(data, dict) and len(data) == 1 else None
-        if not isinstance(name, str) or not re.fullmatch(r"[A-Z_][A-Z0-9_]*", name):
-            raise PydanticCustomError("secret", NAME_WANTED)
-        return data
-
-    def value(self, environ: Mapping[str, str]) -> str:
-        """Return the secret.
-
-        Raises:
-            MissingSecret: the variable isn't set, or is empty.
-        """
-        value = environ.get(self.env)
-        if not value:
-            raise MissingSecret(f"the variable {self.env} is not set")
-        return value
+    @property
+    def redirect_uri(self) -> str:
+        """Where Heap sends the browser back, letter by letter as it is registered."""
+        return self.redirect_address or f"http://127.0.0.1:{self.redirect_port}/callback"
 
 
 class SegmentSyncSettings(Settings):
-    """Heap's Segment Sync: what proves that a page comes from Heap, and the customer it names."""
+    """Heap's Segment Sync: what proves that a page comes from Heap, and the customer it names.
+
+    Without ``id_token`` the customer is the connected one, else any.
+    """
 
     webhook_secret: Secret
     id_token: str | None = None
+    oauth: OAuthSettings | None = None
 
 
 class HeapSettings(Settings):
@@ -224,7 +159,7 @@ class ClientSource(StreamSource):
     Sizes are in units of 1024 bytes: a single call, and a whole batch.
     """
 
-    name: SourceName
+    name: KeyPart
     write_key: Secret
     dialect: Literal["segment", "customerio"] = "segment"
     largest_call_kb: int = Field(32, gt=0, le=4_000)
@@ -238,7 +173,7 @@ class FileSource(Settings):
     wrote the rows; ``credentials`` is the variable that holds the object storage's options as JSON.
     """
 
-    name: SourceName
+    name: KeyPart
     path: Name
     mapping: str | None = None
     format: Literal["segment", "customerio", "userpilot"] = "segment"
@@ -249,7 +184,7 @@ class FileSource(Settings):
 class TableSource(Settings):
     """A table or view of the warehouse with a column that grows, read again from ``look_back_hours`` before its end."""
 
-    name: SourceName
+    name: KeyPart
     table: Name
     cursor: Name
     mapping: Name
@@ -312,50 +247,25 @@ class EventSettings(Settings):
     largest_event_kb: int = Field(default=1_000, gt=0, le=4_000)
 
 
-class SegmentSync(Settings):
-    """A segment and the destinations that follow it; ``name`` is Heap's unless ``segment_id`` is given."""
-
-    name: Name
-    source: Literal["heap"] = Field(alias="from")
-    segment_id: int | None = None
-    map_users_by: Literal["identity"] = "identity"
-    sync_to: tuple[str, ...] = Field(min_length=1)
-    every: Literal["15 minutes", "30 minutes", "hourly", "daily"] = "hourly"
-    enabled: bool = True
-    mode: Literal["mirror", "add_only"] = "mirror"
-
-    @property
-    def slug(self) -> str:
-        """The name in small letters and digits, everything else an underscore."""
-        return segment_slug(self.name)
-
-    @property
-    def cron(self) -> str:
-        """How often the segment is brought up to date, in cron's words."""
-        return CADENCES[self.every]
-
-
-class UserflowDestination(Settings):
-    """Userflow, where membership is a user attribute of its own for each segment, or one list of them."""
-
-    api_key: Secret
-    base_url: WebAddress | None = None
-    region: Region = "us"
-    membership: Literal["boolean", "list"] = "boolean"
-    create_users: bool = False
-    concurrency: int = Field(4, ge=1, le=32)
-    enabled: bool = True
-
-    @property
-    def url(self) -> str:
-        """The address of Userflow's API."""
-        return self.base_url or USERFLOW_HOSTS[self.region]
-
-
 class Destinations(Settings):
-    """Where segments go."""
+    """Where segments and profiles go."""
 
-    userflow: UserflowDestination | None = None
+    userflow: UserflowSettings | None = None
+    userpilot: UserpilotSettings | None = None
+    customerio: CustomerioSettings | None = None
+    heap: HeapPropertiesSettings | None = None
+    webhooks: tuple[WebhookSettings, ...] = ()
+
+    def named(self) -> dict[str, DestinationSettings]:
+        """Return the configured destinations by the names that ``sync_to`` uses."""
+        single = {
+            "userflow": self.userflow,
+            "userpilot": self.userpilot,
+            "customerio": self.customerio,
+            "heap": self.heap,
+        }
+        named = {name: settings for name, settings in single.items() if settings}
+        return named | {webhook.name: webhook for webhook in self.webhooks}
 
 
 StoreAddress = Annotated[

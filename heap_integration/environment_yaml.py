@@ -83,6 +83,8 @@ def read_yaml(file: Path) -> tuple[dict[str, Any], Lines]:
     """
     try:
         text = file.read_text(encoding="utf-8")
+        if file.suffix == ".json":
+            text = text.replace("\t", " ")  # JSON may be indented by tabs, and has none inside of its texts
         root = YAML(typ="safe", pure=True).compose(text)
         lines: Lines = {(): 1}
         twice = list(_walk(root, (), lines, frozenset())) if root is not None else []
@@ -112,7 +114,7 @@ def read_yaml(file: Path) -> tuple[dict[str, Any], Lines]:
 
 def problems_of(error: ValidationError, file: Path, lines: Lines, model: type[BaseModel]) -> list[Problem]:
     """Return what ``model`` found wrong with a file, in the order of its lines."""
-    found: dict[tuple[int, str], list[str]] = {}
+    found: dict[tuple[int, str, str], list[str]] = {}
     for detail in error.errors(include_url=False, include_context=False, include_input=False):
         location = nearest(lines, detail["loc"])
         shown = location
@@ -123,9 +125,10 @@ def problems_of(error: ValidationError, file: Path, lines: Lines, model: type[Ba
         else:
             plain = re.sub("^(Input|String|Tuple) should ", "must ", detail["msg"])
             message = WORDING.get(detail["type"], plain)
-        found.setdefault((lines[location], field_path(shown)), []).append(message)
-    # A field that may be one thing or another is refused by each.
-    return [Problem(file, line, field, " or ".join(found[line, field])) for line, field in sorted(found)]
+        place = (lines[location], field_path(shown), message if detail["type"] == "disagreement" else "")
+        found.setdefault(place, []).append(message)
+    # A field that may be one thing or another is refused by each; what several fields get wrong stands for itself.
+    return [Problem(file, line, field, " or ".join(found[line, field, apart])) for line, field, apart in sorted(found)]
 
 
 def _walk(node: Node, location: Location, lines: Lines, above: frozenset[int]) -> Iterator[tuple[Location, int]]:

@@ -116,9 +116,52 @@ def test_every_mistake_is_told_with_its_line_its_field_and_what_is_allowed() -> 
         "9: segments[0].from: needs heap.segment_sync, which is missing",
         "10: segments[0].sync_to[1]: no such destination under destinations; configured: userflow",
         "11: segments[1].from: needs heap.segment_sync, which is missing",
-        "11: segments[1].name: becomes power_users, as segments[0] does: each needs a name of its own",
+        "11: segments[1].name: becomes power_users, as segments[0] does: each needs a name or key of its own",
         "11: segments[1].sync_to: must be a list, such as [a, b]",
         "13: destinations.userflow.api_key: is missing",
+    ]
+
+
+def test_what_a_sync_asks_of_a_destination_must_be_possible_there() -> None:
+    assert mistakes(
+        """
+        heap: {app_id: "10"}
+        segments:
+          - {name: Members, from: {table: marts.members}, sync_to: [userpilot]}
+          - {name: By mail, from: audiences/mail.txt, sync_to: [hook], map_users_by: {column: mail}}
+          - {name: "???", from: a.yaml, sync_to: [hook]}
+          - {name: Guarded, from: a.yaml, sync_to: [hook], guards: {largest_removal_percent: 120}}
+        profiles:
+          - name: Scores
+            table: marts.scores
+            identity: user_id
+            of: accounts
+            fields: {score: {to: pql, operation: add}, plan: {to: plan, when_null: ignore}}
+            map_users_by: email
+            sync_to: [customerio, userpilot]
+            create: true
+        destinations:
+          userpilot: {api_key: {env: USERPILOT_API_KEY}}
+          customerio: {site_id: {env: SITE}, api_key: {env: KEY}, app_api_key: {env: APP}}
+          webhooks:
+            - {name: hook, url: https://hooks.example, secret: {env: HOOK}}
+            - {name: userpilot, url: https://hooks.example, secret: {env: HOOK}}
+        """
+    ) == [
+        "3: segments[0].from.identity: is missing",
+        "3: segments[0].sync_to[0]: Userpilot makes a user of every id it is sent and can't be asked first: "
+        "write create: true",
+        "4: segments[1].from: must be heap, a file with an audience's definition (audiences/name.json or .yaml), "
+        "or {table: schema.table, identity: column}",
+        "4: segments[1].map_users_by.column: unknown key; allowed: property",
+        "4: segments[1].map_users_by.property: is missing",
+        "5: segments[2].name: has neither a letter a-z nor a digit: give it a key that has",
+        "6: segments[3].guards.largest_removal_percent: must be less than or equal to 100",
+        "12: profiles[0].fields.plan.when_null: must be 'skip', 'clear' or 'send'",
+        "14: profiles[0].sync_to[0]: Customer.io knows no operation add; allowed: set",
+        "14: profiles[0].sync_to[1]: Userpilot finds users by its user id only: map_users_by can't be email",
+        "14: profiles[0].sync_to[1]: Userpilot knows no operation add; allowed: set",
+        "21: destinations.webhooks[1].name: is the name of destinations.userpilot: each needs its own",
     ]
 
 

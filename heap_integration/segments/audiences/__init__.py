@@ -1,0 +1,1 @@
+"""Audience definitions: what they may say, the SQL they become, who is in them."""
