@@ -29,6 +29,7 @@ from heap_integration.delivery.records import (
     Tally,
 )
 from heap_integration.delivery.refusals import Refusals
+from heap_integration.delivery.turns import Turns
 
 __all__ = ["DeliveryStopped", "Patience", "Tally", "deliver"]
 
@@ -56,8 +57,8 @@ set_on_retry_hooks([_tell])
 class Patience:
     """How long a batch is tried: faults use up attempts, an answer that asks to wait doesn't.
 
-    ``seconds`` is the end for both. Pauses double from ``first_wait`` to ``longest_wait`` seconds, with up
-    to a second of chance, unless the other side says how long it wants to be left alone.
+    ``seconds`` is the end for both. Pauses double from ``first_wait`` to ``longest_wait`` seconds, with some
+    chance, unless the other side says how long it wants to be left alone. Where it is busy all workers wait together.
     """
 
     attempts: int = 6
@@ -125,7 +126,9 @@ class _Delivery:
         self.go_on = go_on
         self.tally = Tally()
         self.refusals = Refusals(alone=sender.limits.batch_records == 1)
-        self.ended = False
+        self.turns = Turns(
+            sender.limits.concurrency, first_wait=self.patience.first_wait, longest_wait=self.patience.longest_wait
+        )
 
     def run(self, items: Iterable[Record | Outcome], reserve: float) -> Iterator[None]:
         workers = self.sender.limits.concurrency
@@ -147,7 +150,7 @@ class _Delivery:
                     yield
             finally:
                 # Whoever waits for another attempt gives up: the pool waits for them.
-                self.ended = True
+                self.turns.close()
         if not self.tally.stopped and (left := self.refusals.close()):
             self._keep(left, Grant([], []))
             self.tally.count(left)
@@ -232,15 +235,13 @@ class _Delivery:
         return None
 
     def _try(self, records: Sequence[Record]) -> Sequence[Outcome]:
-        faults = 0
-        until = time.monotonic() + self.patience.seconds
+        # To wait for the first turn uses up no patience.
+        turn = self._turn(again=False)
+        seconds = max(self.patience.seconds, self.sender.limits.seconds)
+        until = time.monotonic() + seconds
 
         def waits(error: Exception) -> bool | float:
-            nonlocal faults
-            if not isinstance(error, RetryLater):
-                return False
-            faults += not error.busy
-            if faults >= self.patience.attempts:
+            if not isinstance(error, RetryLater) or error.busy:
                 return False
             if not error.after:
                 return True
@@ -248,16 +249,47 @@ class _Delivery:
 
         for attempt in stamina.retry_context(
             on=waits,
-            attempts=None,
-            timeout=self.patience.seconds,
+            attempts=self.patience.attempts,
+            timeout=seconds,
             wait_initial=self.patience.first_wait,
             wait_max=self.patience.longest_wait,
         ):
-            if attempt.num > 1 and (self.ended or not self.go_on()):
-                raise _SwitchedOff
+            if attempt.num > 1:
+                turn = self._turn(again=True)
             with attempt:
-                return self.sender.send(records)
+                return self._attempt(records, turn, until)
         raise AssertionError("a retry ends with an answer or an error")
+
+    def _attempt(self, records: Sequence[Record], turn: int, until: float) -> Sequence[Outcome]:
+        """Send records until the answer isn't that the other side is busy."""
+        while True:
+            try:
+                outcomes = self.sender.send(records)
+            except RetryLater as error:
+                if not error.busy:
+                    self.turns.end(turn)
+                    raise
+                wait = self.turns.busy(turn, error.after)
+                if time.monotonic() + (wait if error.after else 0.0) > until:
+                    raise
+                _log.warning("%s; trying again in %.1f s, %d at once", error, wait, self.turns.allowed)
+            except BaseException:
+                self.turns.end(turn)
+                raise
+            else:
+                self.turns.end(turn, passed=True)
+                return outcomes
+            turn = self._turn(again=True)
+
+    def _turn(self, *, again: bool) -> int:
+        asked = time.monotonic()
+        turn = self.turns.take()
+        if turn is None:
+            raise _SwitchedOff
+        if (again or time.monotonic() - asked > LONGEST_NAP) and not self.go_on():
+            self.turns.end(turn)
+            raise _SwitchedOff
+        return turn
 
 
 class _Queue:

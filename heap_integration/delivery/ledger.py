@@ -113,6 +113,7 @@ def settle(
     apply: Callable[[duckdb.DuckDBPyConnection], None],
     *,
     least: int = 1,
+    most: int = SETTLE_BATCHES,
     ample: bool = False,
 ) -> int:
     """Carry a ledger's news into the warehouse in bulk and return how many batches moved.
@@ -120,7 +121,7 @@ def settle(
     ``apply`` gets a connection with a temporary table ``settling`` (key uuid, status, reason, and
     position: the order in which they came to be) and moves it to where it belongs. The note of the
     batches stands in the same transaction, so that dying between the warehouse and the ledger settles
-    nothing twice. Nothing happens while fewer than ``least`` batches wait. ``ample`` is as in
+    nothing twice. Nothing happens while fewer than ``least`` batches wait; ``most`` go at once. ``ample`` is as in
     ``Warehouse.write``.
 
     Raises:
@@ -129,7 +130,7 @@ def settle(
     """
     moved = 0
     try:
-        while len(batches := ledger.unsettled()) >= max(least, 1):
+        while len(batches := ledger.unsettled(most)) >= max(least, 1):
             _carry(batches, ledger.flow, warehouse, apply, ample=ample)
             ledger.mark_settled([batch.number for batch in batches])
             moved += len(batches)

@@ -6,7 +6,12 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from enum import IntEnum
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
+
+# How every destination begins the reason why it refused somebody it doesn't know: match reports count it.
+UNKNOWN_THERE = "the destination does not know this user"
+# The same for somebody whom it knows several times, as by an e-mail address that two users share.
+AMBIGUOUS_THERE = "the destination knows several users by this"
 
 
 class Status(IntEnum):
@@ -94,12 +99,16 @@ class Window:
 
 @dataclass(frozen=True)
 class Limits:
-    """What a destination takes: the size of a batch, the pace, how many requests at once."""
+    """What a destination takes: the size of a batch, the pace, how many requests at once.
+
+    ``seconds`` is how long a batch may need there, where that is more than the patience of a delivery.
+    """
 
     batch_records: int = 1
     batch_bytes: int = 5_000_000
     windows: tuple[Window, ...] = ()
     concurrency: int = 1
+    seconds: float = 0.0
 
 
 class RetryLater(Exception):
@@ -155,3 +164,30 @@ class MemberChange:
 
     identity: str
     member: bool
+
+
+@dataclass(frozen=True, slots=True)
+class AttributeChange:
+    """What becomes of one attribute.
+
+    ``add`` carries the difference to what was acknowledged last (negative where the number fell), and ``total``: what
+    has been added in all once it has happened, by which a destination can tell what it has of it already. ``append``
+    and ``remove`` carry the list's entries that come and go; ``clear`` no value.
+    """
+
+    name: str
+    operation: Literal["set", "set_once", "add", "append", "remove", "clear"]
+    value: Any = None
+    total: float | None = field(default=None, compare=False)
+
+
+@dataclass(frozen=True, slots=True)
+class ProfileChange:
+    """What is new of a user or an account: only the attributes that changed.
+
+    ``leaving`` says that the source no longer has it; nobody is created in order to leave.
+    """
+
+    identity: str
+    changes: tuple[AttributeChange, ...]
+    leaving: bool = False
