@@ -7,7 +7,8 @@ from dataclasses import dataclass, replace
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
-from heap_integration.warehouse.ddl import TABLE_NAMES
+from heap_integration.warehouse import tables
+from heap_integration.warehouse.tables import TableError, quoted
 
 if TYPE_CHECKING:
     import duckdb
@@ -17,10 +18,6 @@ if TYPE_CHECKING:
 _MOMENTS = ("TIMESTAMP", "TIMESTAMP WITH TIME ZONE", "TIMESTAMP_NS", "TIMESTAMP_MS", "TIMESTAMP_S", "DATE")
 _NUMBERS = ("TINYINT", "SMALLINT", "INTEGER", "BIGINT", "UTINYINT", "USMALLINT", "UINTEGER")
 _MICROSECOND = timedelta(microseconds=1)
-
-
-class TableError(ValueError):
-    """A table that can't be read: it or its cursor isn't there, or the cursor can't be followed."""
 
 
 @dataclass(frozen=True)
@@ -84,59 +81,21 @@ class Reached:
     unplaced: int
 
 
-def quoted(name: str) -> str:
-    """Return an identifier for SQL."""
-    return '"' + name.replace('"', '""') + '"'
-
-
 def find_table(con: duckdb.DuckDBPyConnection, name: str, cursor: str) -> CursorTable:
-    """Find a table or view by ``name`` or ``schema.name``; case doesn't matter, as in DuckDB.
+    """Find a table or view with its cursor; see ``tables.find_table``.
 
     Raises:
         TableError: it, or the cursor, isn't there, or the cursor is neither a time nor an integer.
     """
-    tables: dict[tuple[str, str], dict[str, str]] = {}
-    for schema, table, column, kind in con.execute(
-        "select schema_name, table_name, column_name, data_type from duckdb_columns()"
-        " where database_name = current_database() and not internal order by all"
-    ).fetchall():
-        if table not in TABLE_NAMES:
-            tables.setdefault((schema, table), {})[column] = kind
-    wanted = name.casefold()
-    found = [key for key in tables if wanted in (key[1].casefold(), ".".join(key).casefold())]
-    found = [key for key in found if key[0] == "main"] or found
-    if len(found) != 1:
-        others = ", ".join(".".join(key) for key in found or tables) or "none"
-        problem = f"stands for several tables: {others}" if found else f"is not there; the warehouse has {others}"
-        raise TableError(f"table {name!r} {problem}")
-    return _with_cursor(con, found[0], tables[found[0]], cursor)
-
-
-def _with_cursor(
-    con: duckdb.DuckDBPyConnection, key: tuple[str, str], kinds: dict[str, str], cursor: str
-) -> CursorTable:
-    name, relation = ".".join(key), ".".join(map(quoted, key))
-    columns = _columns(con, name, relation)
-    spelt = next((column for column in columns if column.casefold() == cursor.casefold()), None)
-    if spelt is None:
-        raise TableError(f"table {name} has no column {cursor!r}; it has {', '.join(columns)}")
-    if kinds[spelt] not in (*_MOMENTS, *_NUMBERS):
+    table = tables.find_table(con, name)
+    spelt = table.column(cursor)
+    if table.columns[spelt] not in (*_MOMENTS, *_NUMBERS):
         raise TableError(
-            f"table {name}: {spelt} is {kinds[spelt]}; a cursor is a timestamp, a date or an integer of up to 64 bits"
+            f"table {table.name}: {spelt} is {table.columns[spelt]}; "
+            "a cursor is a timestamp, a date or an integer of up to 64 bits"
         )
-    json_columns = frozenset(column for column, kind in kinds.items() if kind == "JSON")
-    return CursorTable(name, relation, spelt, kinds[spelt], columns, json_columns)
-
-
-def _columns(con: duckdb.DuckDBPyConnection, name: str, relation: str) -> tuple[str, ...]:
-    """Return the columns in the table's order."""
-    import duckdb
-
-    try:
-        return tuple(str(each[0]) for each in con.execute(f"describe {relation}").fetchall())
-    except duckdb.Error as error:
-        # a view of what has changed or is gone
-        raise TableError(f"table {name} can't be read: {error}") from error
+    json_columns = frozenset(column for column, kind in table.columns.items() if kind == "JSON")
+    return CursorTable(table.name, table.relation, spelt, table.columns[spelt], tuple(table.columns), json_columns)
 
 
 def how_far(con: duckdb.DuckDBPyConnection, fingerprint: str) -> Reached | None:

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import fcntl
+import glob
 import os
+import secrets
+import shutil
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
@@ -21,8 +24,11 @@ PACKED_ROWS = 40_960
 # What DuckDB would take for itself is most of the machine's memory and all of its cores. The hub's own
 # statements are short: a second thread doubles what they cost and makes hardly one of them faster.
 CONFIG: dict[str, str | bool | int | float | list[str]] = {"memory_limit": "64MB", "threads": 1}
-# What a piece of a load or of a delivery needs is enough for nearly everything. Whole segments need more.
-AMPLE = "2GB"
+# What a piece of a load or of a delivery needs is enough for nearly everything. Whole segments need more, and what
+# doesn't fit waits in files beside the warehouse.
+AMPLE_MEMORY = "600MB"
+AMPLE_THREADS = 2
+WAITING = "waiting-"
 
 
 class WarehouseError(ValueError):
@@ -50,20 +56,23 @@ class Warehouse:
 
     @contextmanager
     def read(self, *, ample: bool = False) -> Iterator[duckdb.DuckDBPyConnection]:
-        """Yield a read-only connection; the tables exist. ``ample`` lets DuckDB take more memory."""
+        """Yield a read-only connection; the tables exist. ``ample`` is for statements about whole segments.
+
+        Such a connection takes more memory, a second thread, and room on the disk.
+        """
         if not self._is_complete():
             with self.write():
                 pass
         with self._locked(fcntl.LOCK_SH), closing(self._connect(read_only=True)) as connection:
             if ample:
-                connection.execute(f"set memory_limit = '{AMPLE}'")
+                self._make_ample(connection)
             yield connection
 
     @contextmanager
     def write(self, *, ample: bool = False) -> Iterator[duckdb.DuckDBPyConnection]:
         """Yield a connection inside a transaction, committed at the end and rolled back on an error.
 
-        ``ample`` lets DuckDB take more memory.
+        ``ample`` is as in ``read``.
         """
         with self._locked(fcntl.LOCK_EX):
             is_new = not self.path.exists()
@@ -75,7 +84,8 @@ class Warehouse:
                     connection.execute(f"begin; {TABLES} commit")
                     self._has_tables = True
                 if ample:
-                    connection.execute(f"set memory_limit = '{AMPLE}'")
+                    self._remove_leftovers()
+                    self._make_ample(connection)
                 connection.execute("begin")
                 yield connection
                 connection.execute("commit")
@@ -108,6 +118,20 @@ class Warehouse:
             connection.close()
             raise WarehouseError(f"warehouse {self.path} can't be opened: {error}") from error
         return connection
+
+    def _make_ample(self, connection: duckdb.DuckDBPyConnection) -> None:
+        # One folder for each connection: DuckDB's files there have the same names in every process. It makes the
+        # folder when something has to wait, and takes it away at the end.
+        folder = str(self._beside(f"{WAITING}{secrets.token_hex(8)}")).replace("'", "''")
+        connection.execute(
+            f"set memory_limit = '{AMPLE_MEMORY}'; set threads = {AMPLE_THREADS}; "
+            f"set temp_directory = '{folder}'; set preserve_insertion_order = false"
+        )
+
+    def _remove_leftovers(self) -> None:
+        """Remove what killed processes have left: whoever may write is alone."""
+        for folder in self.path.parent.glob(f"{glob.escape(self.path.name)}.{WAITING}*"):
+            shutil.rmtree(folder)
 
     @contextmanager
     def _locked(self, mode: int) -> Iterator[None]:

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from itertools import count
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from heap_integration.segments.heap_segments import apply_pages, waiting_pages
+from heap_integration.segments.heap_segments import PAGES_IN_MEMORY, Incomplete, apply_pages, waiting_pages
 from heap_integration.store import Store
 from heap_integration.warehouse import Warehouse
-from heap_integration.warehouse.memberships import MEMBERS, member_count, segment_ids
+from heap_integration.warehouse.memberships import member_count, segment_changed_at, segment_ids
 from heap_integration_tests.segments.pages import receive
 
 PEOPLE = st.frozensets(st.sampled_from("abcdef"), max_size=4)
@@ -49,8 +50,10 @@ def homes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Store, War
 
 def members(warehouse: Warehouse, segment: int) -> set[str]:
     with warehouse.read() as con:
-        found = {name for (name,) in con.execute(MEMBERS, {"segment": segment}).fetchall()}
-        assert member_count(con, segment) == len(found)
+        rows = con.execute("select identity from segment_members where segment_id = ?", [segment]).fetchall()
+        assert member_count(con, segment) == len(rows)
+    found = {name for (name,) in rows}
+    assert len(found) == len(rows)
     return found
 
 
@@ -101,15 +104,17 @@ def test_a_task_waits_for_its_last_page_and_later_tasks_do_not_wait_for_it(homes
     segment = next(_segments)
     receive(store, segment, f"{segment}/early", 1, added=["ann", "bob"], page=1, pages=2)
     receive(store, segment, f"{segment}/later", 2, removed=["ann"], added=["cleo"])
-    assert apply_pages(store, warehouse).incomplete == (f"{segment}/early",)
+    waiting = Incomplete(f"{segment}/early", segment, f"Segment {segment}", pages=1, total=2, since=1.0)
+    assert apply_pages(store, warehouse).incomplete == (waiting,)
     assert members(warehouse, segment) == {"cleo"}
 
     receive(store, segment, f"{segment}/early", 3, added=["dan"], page=2, pages=2)
     applied = apply_pages(store, warehouse)
-    assert (applied.tasks, applied.pages, applied.added, applied.removed) == (1, 2, 3, 0)
+    assert (applied.tasks, applied.pages, applied.added, applied.removed) == (1, 2, 2, 0)
     assert members(warehouse, segment) == {"bob", "cleo", "dan"}
     with warehouse.read() as con:
         assert segment_ids(con)[f"Segment {segment}"] == segment
+        assert segment_changed_at(con, segment) == datetime.fromtimestamp(2, UTC)
 
 
 def test_a_page_that_is_repeated_after_it_was_applied_changes_nothing(homes: tuple[Store, Warehouse]) -> None:
@@ -134,3 +139,28 @@ def test_who_joins_after_a_drain_is_a_member(homes: tuple[Store, Warehouse]) -> 
     receive(store, segment, f"{segment}/3", 3, added=["bob"])
     apply_pages(store, warehouse)
     assert members(warehouse, segment) == {"bob"}
+
+
+def test_a_segment_without_anybody_is_known(homes: tuple[Store, Warehouse]) -> None:
+    store, warehouse = homes
+    segment = next(_segments)
+    receive(store, segment, f"{segment}/1", 1)
+    apply_pages(store, warehouse)
+    with warehouse.read() as con:
+        assert segment in segment_ids(con).values()
+    assert members(warehouse, segment) == set()
+
+
+def test_a_task_of_many_pages_is_applied_as_a_whole(
+    homes: tuple[Store, Warehouse],
+) -> None:
+    store, warehouse = homes
+    segment = next(_segments)
+    pages = 2 * PAGES_IN_MEMORY + 1
+    receive(store, segment, f"{segment}/0", 0.5, added=["person 7", "person 8"])
+    for page in range(1, pages + 1):
+        receive(store, segment, f"{segment}/1", page, added=[f"person {page}"], page=page, pages=pages)
+    receive(store, segment, f"{segment}/2", pages + 1, removed=["person 8"])
+    applied = apply_pages(store, warehouse)
+    assert (applied.tasks, applied.pages, applied.added, applied.removed) == (3, pages + 2, pages - 1, 0)
+    assert members(warehouse, segment) == {f"person {page}" for page in range(1, pages + 1)} - {"person 8"}

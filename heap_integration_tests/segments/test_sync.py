@@ -2,158 +2,364 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Sequence
-from itertools import count
+from collections.abc import Iterator
+from datetime import UTC, datetime
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from heap_integration.delivery.engine import DeliveryStopped, Patience
-from heap_integration.delivery.records import Limits, NotAuthorised, Outcome, Record, Status
-from heap_integration.segments.heap_segments import apply_pages
-from heap_integration.segments.sync import SegmentSync, SyncReport
+from heap_integration.delivery.engine import DeliveryStopped
+from heap_integration.delivery.records import UNKNOWN_THERE, MemberChange, RetryLater
+from heap_integration.segments.changes import profile_change
+from heap_integration.segments.sync import GuardStopped, Matched, RunOptions
 from heap_integration.store import Store
+from heap_integration.sync_settings import Guards
 from heap_integration.warehouse import Warehouse
-from heap_integration_tests.segments.pages import receive
+from heap_integration.warehouse.memberships import (
+    Action,
+    apart,
+    forget,
+    known_syncs,
+    last_runs,
+    rejections,
+    sync_history,
+)
+from heap_integration_tests.segments.club import Club, Following, Killed
 
-_numbers = count(1)
-
-
-class Club:
-    """A destination: knows its members, refuses some people, and may slam the door."""
-
-    def __init__(self, refused: Collection[str] = ()) -> None:
-        self.limits = Limits(batch_records=1, concurrency=2)
-        self.refused = set(refused)
-        self.members: set[str] = set()
-        self.calls: list[tuple[str, bool]] = []
-        self.calls_left = 10**9
-
-    def send(self, batch: Sequence[Record]) -> Sequence[Outcome]:
-        return [self._send(record) for record in batch]
-
-    def _send(self, record: Record) -> Outcome:
-        identity, member = record.payload.identity, record.payload.member
-        if self.calls_left <= 0:
-            raise NotAuthorised("the door is closed")
-        self.calls_left -= 1
-        self.calls.append((identity, member))
-        if identity in self.refused:
-            return Outcome(record.key, Status.REJECTED, "not you")
-        (self.members.add if member else self.members.discard)(identity)
-        return Outcome(record.key, Status.ACCEPTED)
-
-
-class Segment:
-    """A segment of Heap that is synced to a club."""
-
-    def __init__(self, store: Store, warehouse: Warehouse, club: Club, *, remove: bool = True) -> None:
-        self.store, self.warehouse, self.club = store, warehouse, club
-        self.number = next(_numbers)
-        self.members: set[str] = set()
-        self.sync = SegmentSync(
-            name=f"club/{self.number}",
-            segment_name=f"Segment {self.number}",
-            warehouse=warehouse,
-            store=store,
-            sender=club,
-            remove=remove,
-        )
-
-    def become(self, members: Collection[str]) -> None:
-        at = next(_numbers)
-        added, removed = set(members) - self.members, self.members - set(members)
-        receive(self.store, self.number, f"task {at}", at, added=sorted(added), removed=sorted(removed))
-        apply_pages(self.store, self.warehouse)
-        self.members = set(members)
-
-    def run(self) -> SyncReport:
-        self.club.calls.clear()
-        report = self.sync.run(patience=Patience(attempts=2, first_wait=0.001))
-        assert report.read == report.sent + report.unchanged + report.rejected + report.pending
-        return report
+Homes = tuple[Store, Warehouse]
+FREE = Guards(empty_source="allow", largest_removal_percent=100)
+CROWD = {f"person {number:02}" for number in range(30)}
 
 
 @pytest.fixture(scope="module")
-def homes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Store, Warehouse]]:
+def homes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Homes]:
     folder = tmp_path_factory.mktemp("homes")
     store = Store(f"sqlite:///{folder}/store.db")
     yield store, Warehouse(f"duckdb:///{folder}/warehouse.duckdb")
     store.close()
 
 
-def test_only_differences_are_sent(homes: tuple[Store, Warehouse]) -> None:
-    segment = Segment(*homes, Club())
-    segment.become({"ann", "bob", "cleo"})
-    first = segment.run()
-    assert (first.added, first.removed, first.unchanged, first.sent) == (3, 0, 0, 3)
-    assert segment.run().unchanged == 3
-    assert segment.club.calls == []
-    segment.become({"bob", "cleo", "dan"})
-    third = segment.run()
-    assert (third.added, third.removed, third.unchanged, third.sent) == (1, 1, 2, 2)
-    assert sorted(segment.club.calls) == [("ann", False), ("dan", True)]
-    assert segment.club.members == segment.members
+def test_only_differences_are_sent(homes: Homes) -> None:
+    club = Following(*homes, Club())
+    club.become({"ann", "bob", "cleo"})
+    first = club.run()
+    assert (first.wanted, first.added, first.removed, first.unchanged, first.sent, first.held) == (3, 3, 0, 0, 3, 3)
+    assert club.run().unchanged == 3
+    assert club.told() == []
+    club.become({"bob", "cleo", "dan"})
+    third = club.run()
+    assert (third.added, third.removed, third.unchanged, third.sent, third.held) == (1, 1, 2, 2, 3)
+    assert club.told() == [("ann", False), ("dan", True)]
+    assert club.club.members == club.members
 
 
-def test_whom_the_destination_refuses_is_tried_again_by_the_next_sync(homes: tuple[Store, Warehouse]) -> None:
-    segment = Segment(*homes, Club(refused=["bob"]))
-    segment.become({"ann", "bob"})
-    report = segment.run()
-    assert (report.sent, report.rejected) == (1, 1)
-    segment.club.refused.clear()
-    assert segment.run().sent == 1
-    assert segment.club.calls == [("bob", True)]
-    assert segment.club.members == {"ann", "bob"}
+def test_whom_the_destination_refuses_is_kept_with_the_reason_and_tried_again(homes: Homes) -> None:
+    club = Following(*homes, Club(refused={"bob": f"{UNKNOWN_THERE}: bob", "cleo": "not you"}))
+    club.become({"ann", "bob", "cleo"})
+    report = club.run()
+    assert (report.sent, report.rejected, report.unknown, report.held) == (1, 2, 1, 1)
+    del club.club.refused["bob"]
+    assert (club.run().sent, club.told()) == (1, [("bob", True), ("cleo", True)])
+    with homes[1].read() as con:
+        refused = rejections(con, club.sync.name)
+        log = con.execute("select action, reason from sync_log.sync_rejections where sync = ?", [club.sync.name])
+        assert log.fetchall() == [("add", "not you")]
+    assert [(each.identity, each.action, each.reason) for each in refused] == [("cleo", Action.ADD, "not you")]
 
 
-def test_who_leaves_stays_where_the_sync_only_adds(homes: tuple[Store, Warehouse]) -> None:
-    segment = Segment(*homes, Club(), remove=False)
-    segment.become({"ann", "bob"})
-    segment.run()
-    segment.become({"bob", "cleo"})
-    report = segment.run()
-    assert (report.added, report.removed) == (1, 0)
-    assert segment.club.members == {"ann", "bob", "cleo"}
+def test_a_source_that_has_told_nothing_yet_changes_nothing(homes: Homes) -> None:
+    club = Following(*homes, Club())
+    club.become({"ann"})
+    club.run()
+    club.sync.wanted = None
+    report = club.run()
+    assert (report.wanted, report.read, report.sent, report.held) == (0, 0, 0, 1)
+    assert not club.sync.preview().known
+    assert club.club.members == {"ann"}
 
 
-def test_a_sync_that_was_stopped_is_finished_by_the_next_one(homes: tuple[Store, Warehouse]) -> None:
-    segment = Segment(*homes, Club())
-    people = {f"person {number}" for number in range(30)}
-    segment.become(people)
-    segment.club.calls_left = 11
+def test_who_leaves_stays_where_the_sync_only_adds(homes: Homes) -> None:
+    club = Following(*homes, Club(), mode="add_only")
+    club.become({"ann", "bob"})
+    club.run()
+    club.become({"bob", "cleo"})
+    report = club.run()
+    assert (report.added, report.removed, report.unchanged, report.held) == (1, 0, 2, 3)
+    assert club.club.members == {"ann", "bob", "cleo"}
+    club.sync.mode = "mirror"
+    club.run()
+    assert club.club.members == {"bob", "cleo"}
+
+
+def test_a_drain_takes_out_all_that_the_hub_has_put_there_and_no_guard_stops_it(homes: Homes) -> None:
+    club = Following(*homes, Club(["guest", "ann"]), existing=lambda: iter(["guest", "ann"]))
+    club.become({"ann", *CROWD})
+    club.run()
+    club.sync.mode = "drain"
+    report = club.run()
+    assert (report.wanted, report.removed, report.held) == (0, 30, 0)
+    assert club.club.members == {"guest", "ann"}
+
+    club.sync.mode = "mirror"
+    club.run()
+    club.become({"bob"})
+    club.run(confirm=True)
+    assert club.club.members == {"guest", "ann", "bob"}
+
+
+def test_a_full_resync_tells_all_again_and_removes_who_is_superfluous(homes: Homes) -> None:
+    club = Following(*homes, Club(), guards=FREE)
+    club.become({"ann", "bob"})
+    club.run()
+    club.club.members = {"bob"}
+    club.become({"ann", "cleo"})
+    report = club.run(full=True)
+    assert club.told() == [("ann", True), ("bob", False), ("cleo", True)]
+    assert (report.sent, report.added, report.removed, report.unchanged) == (3, 1, 1, 0)
+    assert club.club.members == {"ann", "cleo"}
+
+
+def test_a_test_with_one_user_leaves_everybody_else_alone(homes: Homes) -> None:
+    club = Following(*homes, Club(), guards=Guards(largest_addition=0))
+    club.become({"ann", "bob"})
+    report = club.run(only="bob")
+    assert (report.read, report.sent, report.pending, club.told()) == (1, 1, 0, [("bob", True)])
+    assert club.run(only="nobody").read == 0
+    club.become({"ann"})
+    club.run(only="bob")
+    assert club.told() == [("bob", False)]
+    with homes[1].read() as con:
+        assert not sync_history(con, club.sync.name)
+    club.run(confirm=True)
+    assert club.told() == [("ann", True)]
+
+
+@pytest.mark.parametrize(
+    ("guards", "wanted", "words"),
+    [
+        (Guards(), set(), "the source is empty while 30 are at the destination"),
+        (Guards(), sorted(CROWD)[:14], r"would remove 16 of the 30 who are there, 53.3 %; allowed are 50 %"),
+        (Guards(largest_removal=1), sorted(CROWD)[:28], "would remove 2; allowed are 1 in one run"),
+        (Guards(largest_addition=1), {*CROWD, "ann", "bob"}, "would add 2; allowed are 1 in one run"),
+    ],
+)
+def test_a_guard_stops_a_sync_before_it_sends_anything_until_somebody_confirms(
+    homes: Homes, guards: Guards, wanted: set[str], words: str
+) -> None:
+    club = Following(*homes, Club(), guards=FREE)
+    club.become(CROWD)
+    club.run()
+    club.sync.guards = guards
+    club.become(wanted)
+    for _ in range(2):
+        with pytest.raises(GuardStopped, match=f"{words}.*Nothing was sent.*confirm: true"):
+            club.run()
+    assert club.sync.preview().stopped
+    assert club.told() == []
+    club.run(confirm=True)
+    assert club.club.members == set(wanted)
+
+
+def test_few_removals_need_no_guard(homes: Homes) -> None:
+    club = Following(*homes, Club())
+    club.become({"ann", "bob", "cleo"})
+    club.run()
+    club.become({"ann"})
+    assert club.run().removed == 2
+
+
+def test_a_guard_holds_after_a_crash_in_the_middle(homes: Homes) -> None:
+    club = Following(*homes, Club())
+    club.become(CROWD)
+    club.club.dies_after = 12
+    with pytest.raises(Killed):
+        club.run()
+    club.club.dies_after = 10**9
+    club.become(set())
+    for _ in range(2):
+        with pytest.raises(GuardStopped, match="the source is empty while"):
+            club.run()
+    assert club.told() == []
+
+
+def test_who_was_there_before_is_left_alone(homes: Homes) -> None:
+    club = Following(*homes, Club(["ann", "guest"]), existing=lambda: iter(["ann", "guest"]))
+    club.become({"ann", "bob"})
+    assert (club.run().unchanged, club.told()) == (1, [("bob", True)])
+    club.become({"bob"})
+    report = club.run()
+    assert (report.read, report.sent, report.held) == (1, 0, 1)
+    assert club.club.members == {"ann", "bob", "guest"}
+
+
+def test_who_was_there_before_goes_where_the_sync_removes_all(homes: Homes) -> None:
+    club = Following(*homes, Club(["ann", "guest"]), existing=lambda: iter(["ann", "guest"]), removes="all")
+    club.become({"ann", "bob"})
+    assert (club.run().removed, club.told()) == (1, [("bob", True), ("guest", False)])
+    assert club.club.members == {"ann", "bob"}
+
+
+def test_the_destination_is_asked_who_is_there_once_and_not_after_a_crash(homes: Homes) -> None:
+    club = Following(*homes, Club(["ann"]))
+    asked: list[set[str]] = []
+
+    def existing() -> Iterator[str]:
+        asked.append(set(club.club.members))
+        yield from sorted(club.club.members)
+        if len(asked) == 1:
+            raise RetryLater("no answer from the club")
+
+    club.sync.existing = existing
+    club.become({"ann", "bob", "cleo"})
+    with pytest.raises(DeliveryStopped, match="who is there already can't be read: no answer from the club"):
+        club.run()
+    club.club.dies_after = 0
+    with pytest.raises(Killed):
+        club.run()
+    club.club.dies_after = 10**9
+    club.become(set())
+    club.run(confirm=True)
+    assert club.club.members == {"ann"}
+    assert asked == [{"ann"}, {"ann"}]
+
+
+def test_a_destination_that_joins_later_gets_all(homes: Homes) -> None:
+    club, later = Following(*homes, Club()), Following(*homes, Club())
+    for each in (club, later):
+        each.become({"ann", "bob"})
+        assert each.run().added == 2
+    assert later.club.members == {"ann", "bob"}
+
+
+def test_a_sync_that_was_stopped_is_finished_by_the_next_one(homes: Homes) -> None:
+    club = Following(*homes, Club())
+    club.become(CROWD)
+    club.club.calls_left = 11
     with pytest.raises(DeliveryStopped, match="the door is closed"):
-        segment.run()
-    assert len(segment.club.members) == 11
-    segment.club.calls_left = 100
-    report = segment.run()
+        club.run()
+    assert len(club.club.members) == 11
+    with homes[1].read() as con:
+        question = club.sync.question()
+        assert apart(con, question).numbers["missing"] == 19
+        assert apart(con, question).explained
+    club.club.calls_left = 100
+    report = club.run()
     assert (report.added, report.unchanged, report.sent) == (19, 11, 19)
-    assert segment.club.members == people
+    assert club.club.members == CROWD
 
 
-def test_a_segment_that_heap_never_told_of_is_empty_and_removes_nobody(homes: tuple[Store, Warehouse]) -> None:
-    report = Segment(*homes, Club()).run()
-    assert (report.wanted, report.read, report.sent) == (0, 0, 0)
+def test_whose_change_may_have_arrived_is_told_again_what_is_wanted_by_then(homes: Homes) -> None:
+    club = Following(*homes, Club(), guards=FREE)
+    club.become({"ann"})
+    club.run()
+    club.become({"bob"})
+    club.club.dies_after = 1
+    with pytest.raises(Killed):
+        club.run()
+    club.club.dies_after = 10**9
+    assert club.club.members == {"bob"}
+    club.become({"ann"})
+    club.run()
+    assert club.club.members == {"ann"}
+    assert club.run().unchanged == 1
+    assert club.told() == []
 
 
-@settings(max_examples=12)
+def test_a_preview_shows_what_a_run_would_do_and_leaves_no_trace(homes: Homes) -> None:
+    club = Following(*homes, Club(["guest"]), existing=lambda: iter(["guest"]), removes="all")
+    club.become({"ann", "bob"})
+    preview = club.sync.preview(samples=1)
+    assert (preview.wanted, preview.held, preview.added, preview.removed) == (2, 1, 2, 1)
+    assert [sample.change for sample in preview.samples] == [MemberChange("ann", True), MemberChange("guest", False)]
+    with homes[1].read() as con:
+        assert club.sync.name not in [known.sync for known in known_syncs(con)]
+    assert club.run().sent == 3
+    assert (club.sync.preview().unchanged, club.sync.preview(options=RunOptions(full=True)).again) == (2, 2)
+
+
+def test_profiles_are_told_by_what_changed_and_nothing_to_tell_is_no_request(homes: Homes) -> None:
+    club = Following(*homes, Club(), payload=profile_change({}), guards=FREE)
+    club.describe({"ann": {"age": 7, "plan": "free"}, "bob": {"plan": "pro"}, "odd": "age: no number"})
+    report = club.run()
+    assert (report.added, report.rejected, report.held) == (2, 1, 2)
+    club.describe({"ann": {"age": 8, "plan": "free"}, "bob": {}, "dan": {}})
+    report = club.run()
+    (change,) = club.club.told
+    assert (change.identity, [(each.name, each.value) for each in change.changes]) == ("ann", [("age", 8)])
+    assert (report.updated, report.unchanged, report.sent, report.held) == (1, 2, 1, 3)
+    assert (club.run().unchanged, club.club.told) == (3, [])
+    club.describe({"bob": {}, "dan": {}})
+    club.run()
+    assert club.club.profiles == {"bob": {"plan": "pro"}}
+
+
+def test_a_change_of_a_profile_that_may_have_arrived_is_undone_where_it_is_no_longer_wanted(homes: Homes) -> None:
+    club = Following(*homes, Club(), payload=profile_change({}))
+    club.describe({"ann": {"plan": "free"}})
+    club.run()
+    club.describe({"ann": {"plan": "pro"}})
+    club.club.dies_after = 0
+    with pytest.raises(Killed):
+        club.run()
+    club.club.dies_after = 10**9
+    club.describe({"ann": {"plan": "free"}})
+    report = club.run()
+    assert (report.sent, report.updated) == (1, 0)
+    assert club.club.profiles == {"ann": {"plan": "free"}}
+
+
+def test_the_history_of_a_sync_is_kept_until_it_is_forgotten(homes: Homes) -> None:
+    club = Following(*homes, Club())
+    at = datetime(2026, 1, 2, 3, tzinfo=UTC)
+    club.become({"ann", "bob"})
+    club.sync.run(matched=Matched(unmapped=4, ambiguous=3, placeholders=2, changed_at=at))
+    club.become({"ann"})
+    club.run()
+    with homes[1].read() as con:
+        history = [(run.held, run.added, run.removed) for run in sync_history(con, club.sync.name)]
+        (last,) = [run for run in last_runs(con) if run["sync"] == club.sync.name]
+        query = "select unmapped, ambiguous, placeholders, source_changed_at from sync_log.sync_runs where sync = ?"
+        assert (4, 3, 2, at.replace(tzinfo=None)) in con.execute(query, [club.sync.name]).fetchall()
+    assert history == [(2, 2, 0), (1, 0, 1)]
+    assert (last["wanted"], last["unchanged"], last["unmapped"]) == (1, 1, 0)
+
+    with homes[1].write() as con:
+        assert (club.sync.name, 1) in [(known.sync, known.held) for known in known_syncs(con)]
+        forget(con, club.sync.name)
+        assert club.sync.name not in [known.sync for known in known_syncs(con)]
+    assert club.club.members == {"ann"}
+    club.run()
+    assert club.told() == [("ann", True)]
+
+
+@settings(max_examples=10)
 @given(
-    wanted=st.lists(st.sets(st.sampled_from("abcdef")), min_size=1, max_size=4),
-    doors=st.lists(st.integers(0, 4), min_size=4, max_size=4),
+    rounds=st.lists(
+        st.tuples(st.sets(st.sampled_from("abcdef")), st.sampled_from(["stopped", "killed"]), st.integers(0, 4)),
+        min_size=1,
+        max_size=4,
+    ),
+    before=st.sets(st.sampled_from("efgh")),
+    first_mode=st.sampled_from(["mirror", "add_only"]),
 )
 def test_after_any_interruptions_a_whole_sync_makes_both_sides_equal(
-    homes: tuple[Store, Warehouse], wanted: list[set[str]], doors: list[int]
+    homes: Homes, rounds: list[tuple[set[str], str, int]], before: set[str], first_mode: str
 ) -> None:
-    segment = Segment(*homes, Club())
-    for members, door in zip(wanted, doors, strict=False):
-        segment.become(members)
-        segment.club.calls_left = door
+    club = Following(*homes, Club(before), guards=FREE, existing=lambda: iter(sorted(before)))
+    for number, (members, end, calls) in enumerate(rounds):
+        club.become(members)
+        club.sync.mode = "mirror" if number else first_mode
+        club.club.calls_left, club.club.dies_after = (calls, 10**9) if end == "stopped" else (10**9, calls)
         try:
-            segment.run()
-        except DeliveryStopped:
-            assert segment.club.calls_left == 0
-    segment.club.calls_left = 100
-    segment.run()
-    assert segment.club.members == segment.members
-    assert segment.run().planned == 0
+            club.run()
+        except (DeliveryStopped, Killed):
+            assert not club.club.calls_left or club.club.dies_after < 0
+    club.sync.mode = "mirror"
+    club.club.calls_left = club.club.dies_after = 10**9
+    report = club.run()
+    assert club.club.members >= club.members
+    assert club.club.members - club.members <= before
+    assert (before - set().union(*(members for members, _, _ in rounds))) <= club.club.members
+    assert (report.pending, report.held) == (0, len(club.members))
+    assert (club.run().planned, club.club.told) == (0, [])

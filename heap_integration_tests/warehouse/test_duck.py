@@ -108,6 +108,18 @@ def test_an_error_inside_a_transaction_undoes_it_and_leaves_the_tables(tmp_path:
         assert con.execute("select count(*) from settled_batches").fetchone() == (0,)
 
 
+def test_what_does_not_fit_into_memory_waits_in_files_that_do_not_stay(tmp_path: Path) -> None:
+    warehouse = Warehouse(url_of(tmp_path))
+    (tmp_path / "warehouse.duckdb.waiting-killed").mkdir()
+    (tmp_path / "warehouse.duckdb.waiting-killed/duckdb_temp_storage-0.tmp").write_text("half a segment")
+    with warehouse.write(ample=True) as con:
+        con.execute("set memory_limit = '60MB'")
+        con.execute("create temp table large as select 'somebody ' || i as name, hash(i) from range(4000000) t(i)")
+        (waiting,) = tmp_path.glob("*.waiting-*")
+        assert waiting.name != "warehouse.duckdb.waiting-killed"
+    assert not list(tmp_path.glob("*.waiting-*"))
+
+
 def test_a_file_without_tables_gets_them(tmp_path: Path) -> None:
     duckdb.connect(str(tmp_path / "warehouse.duckdb")).close()
     with Warehouse(url_of(tmp_path)).read() as con:
