@@ -80,6 +80,12 @@ def count_opt_outs(store: Store) -> int:
         return int(connection.execute(select(func.count()).select_from(opt_outs)).scalar_one())
 
 
+def all_opt_outs(store: Store) -> list[str]:
+    """Return everybody who is on the list."""
+    with store.read() as connection:
+        return list(connection.execute(select(opt_outs.c.identity)).scalars())
+
+
 def _put(connection: Connection, identity: str, origin: str) -> bool:
     return insert_new(connection, opt_outs, {"identity": identity, "at": time.time(), "origin": origin})
 

@@ -14,6 +14,7 @@ import orjson
 from heap_integration.events.flatten import FORMS, Flattener, Preset, Scalar, TooLong, Unfit
 from heap_integration.events.keys import idempotency_key
 from heap_integration.events.mask import MaskAction, Masker, MaskKind
+from heap_integration.identities import PLACEHOLDERS
 
 # columns of EVENT_SCHEMA, in this order; the times as ISO 8601 text in UTC
 ROW_COLUMNS = (
@@ -37,14 +38,6 @@ LARGEST_HEAP_USER_ID = 2**53 - 1
 # A clock may be so far ahead of ours before its events count as coming from the future.
 CLOCK_TOLERANCE = timedelta(minutes=10)
 
-# What broken code sends for "nobody". Heap would merge all of them into one person, for good.
-PLACEHOLDERS = frozenset(
-    [
-        *("undefined", "null", "none", "nil", "nan", "n/a", "na", "(not set)", "[object object]", "[]", "{}"),
-        *("0", "-1", "true", "false", "user", "unknown", "anonymous", "guest"),
-        "00000000-0000-0000-0000-000000000000",
-    ]
-)
 # words of consent and of opting out, their blanks and hyphens as underscores
 _OPTED_OUT = ("opted_out", "opt_out")
 FALSE_WORDS = frozenset(

@@ -9,7 +9,6 @@ import orjson
 
 from heap_integration.events.flatten import Scalar
 from heap_integration.events.prepare import (
-    PLACEHOLDERS,
     PreparedRow,
     Preparer,
     Refused,
@@ -18,6 +17,7 @@ from heap_integration.events.prepare import (
     json_object,
 )
 from heap_integration.events.property_keys import LONGEST_TEXT
+from heap_integration.identities import PLACEHOLDERS
 from heap_integration.warehouse.profiles import Kind
 
 # Heap uses this key itself, and refuses it however it is capitalised.

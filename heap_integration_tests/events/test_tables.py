@@ -13,8 +13,8 @@ from heap_integration.events import loading_tables
 from heap_integration.events.loading import load_table, table_has_news
 from heap_integration.events.mapping import Mapping, MappingError
 from heap_integration.warehouse import Warehouse
-from heap_integration.warehouse.cursors import TableError
 from heap_integration.warehouse.events import Loaded, balance
+from heap_integration.warehouse.tables import TableError
 
 ORDERS = Mapping(event_name="Ordered", user_id="who", message_id="id", timestamp="placed_at")
 HOUR = timedelta(hours=1)
@@ -202,7 +202,7 @@ def test_profiles_come_from_tables_too(warehouse: Warehouse) -> None:
 @pytest.mark.parametrize(
     ("table", "cursor", "problem"),
     [
-        ("order", "placed_at", "table 'order' is not there; the warehouse has main.orders, shop.broken, shop.notes,"),
+        ("order", "placed_at", r"table 'order' is not there; did you mean orders or shop\.orders\?"),
         ("notes", "at", r"table shop.notes has no column 'at'; it has id, text"),
         ("notes", "text", "table shop.notes: text is VARCHAR; a cursor is a timestamp, a date or an integer of up to"),
         ("product_events", "seq", "table 'product_events' is not there"),
