@@ -13,6 +13,7 @@ from starlette.applications import Starlette
 from starlette.middleware import Middleware
 
 from heap_integration.sandbox.console import console_route
+from heap_integration.sandbox.customerio import CustomerioApi
 from heap_integration.sandbox.faults import Faults, FaultsMiddleware
 from heap_integration.sandbox.heap import HeapApi
 from heap_integration.sandbox.inspection import Inspection
@@ -21,6 +22,9 @@ from heap_integration.sandbox.settings import SandboxSettings, settings_from
 from heap_integration.sandbox.state import State
 from heap_integration.sandbox.userflow import UserflowApi
 from heap_integration.sandbox.userflow_webhooks import UserflowWebhooks
+from heap_integration.sandbox.userpilot import UserpilotApi
+from heap_integration.sandbox.vendor import Vendor
+from heap_integration.sandbox.webhook_sink import WebhookSink
 
 _WEBHOOK_TIMEOUT = 30.0
 
@@ -28,7 +32,7 @@ _WEBHOOK_TIMEOUT = 30.0
 def create_app(settings: SandboxSettings, state_path: Path) -> Starlette:
     """Build the ASGI app over the state at ``state_path``, which is created where it is missing.
 
-    Heap's API lies at the root (``/api/...``), Userflow's under ``/userflow``.
+    Heap's API lies at the root (``/api/...``), every other vendor's under its name (``/userflow``).
     """
     state = State(state_path)
     clients: list[httpx.AsyncClient] = []
@@ -36,8 +40,17 @@ def create_app(settings: SandboxSettings, state_path: Path) -> Starlette:
     segments = SegmentSync(settings, state, lambda: clients[0])
     webhooks = UserflowWebhooks(settings, state, lambda: clients[0])
     userflow = UserflowApi(settings, state, webhooks)
+    vendors: list[Vendor] = [
+        userflow,
+        UserpilotApi(settings, state),
+        CustomerioApi(settings, state),
+        WebhookSink(settings, state),
+    ]
+    state.vendors = tuple(vendor.name for vendor in vendors)
     faults = Faults()
-    inspection = Inspection(settings, state, heap=heap, segments=segments, userflow=userflow, faults=faults)
+    inspection = Inspection(
+        settings, state, heap=heap, segments=segments, userflow=userflow, vendors=vendors, faults=faults
+    )
 
     @contextlib.asynccontextmanager
     async def lifespan(_app: Starlette) -> AsyncIterator[None]:
@@ -58,7 +71,8 @@ def create_app(settings: SandboxSettings, state_path: Path) -> Starlette:
             console_route(),
             *heap.routes(),
             *segments.routes(),
-            *userflow.routes(),
+            *(route for vendor in vendors for route in vendor.routes()),
+            *WebhookSink(settings, state).routes(),
             *inspection.routes(),
         ],
         middleware=[Middleware(FaultsMiddleware, faults=faults)],

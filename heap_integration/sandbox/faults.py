@@ -12,7 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from starlette.responses import PlainTextResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-Kind = Literal["latency", "401", "403", "429", "500", "503", "drop", "cut", "truncate", "lost_ack", "refuse"]
+Kind = Literal["latency", "401", "403", "410", "429", "500", "503", "drop", "cut", "truncate", "lost_ack", "refuse"]
 
 
 class Fault(BaseModel):

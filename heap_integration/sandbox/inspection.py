@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from typing import Any
 
 import orjson
@@ -17,6 +18,8 @@ from heap_integration.sandbox.segment_sync import SegmentSync
 from heap_integration.sandbox.settings import SandboxSettings
 from heap_integration.sandbox.state import State
 from heap_integration.sandbox.userflow import UserflowApi
+from heap_integration.sandbox.userflow_segments import PREFIX
+from heap_integration.sandbox.vendor import Vendor
 
 _MOST_ROWS = 10_000
 _COUNTED = (
@@ -47,6 +50,7 @@ class Inspection:
         heap: HeapApi,
         segments: SegmentSync,
         userflow: UserflowApi,
+        vendors: Sequence[Vendor],
         faults: Faults,
     ) -> None:
         self.settings = settings
@@ -54,6 +58,7 @@ class Inspection:
         self.heap = heap
         self.segments = segments
         self.userflow = userflow
+        self.vendors = vendors
         self.faults = faults
         self.started_at = time.time()
 
@@ -67,6 +72,7 @@ class Inspection:
             Route("/_state/accounts", self.accounts),
             Route("/_state/segments", self.heap_segments),
             Route("/_state/refusals", self.refusals),
+            Route("/_state/vendors", self.shown),
             Route("/_state/userflow/segments", self.userflow_segments),
             Route("/_state/userflow/{kind}", self.userflow_objects),
             Route("/_faults", self.fault_rules, methods=["GET", "POST", "DELETE"]),
@@ -100,7 +106,9 @@ class Inspection:
         }
         waiting = self._size("userflow_deliveries WHERE app_id = ? AND status = 'pending'", app_id)
         counted = {name: kept.get(name, 0) for name in _COUNTED}
-        return {**counted, **sizes, **kinds, "userflow_webhooks_waiting": waiting}
+        prefixes = tuple(f"{vendor.name}_" for vendor in self.vendors)
+        theirs = {name: value for name, value in kept.items() if name.startswith(prefixes)}
+        return {**theirs, **counted, **sizes, **kinds, "userflow_webhooks_waiting": waiting}
 
     def _size(self, what: str, *values: str) -> int:
         return int(self.state.one(f"SELECT count(*) AS n FROM {what}", *values)["n"])
@@ -183,10 +191,21 @@ class Inspection:
         )
         return JSONResponse({"refusals": [dict(row) for row in rows]})
 
+    async def shown(self, request: Request) -> Response:
+        """GET /_state/vendors?app_id=&name=: what each vendor beside Heap would show, or the one of that name."""
+        app_id, name = (request.query_params.get(field, "") for field in ("app_id", "name"))
+        shown = [
+            {"name": vendor.name, "title": vendor.title, **vendor.shown(app_id)}
+            for vendor in self.vendors
+            if name in ("", vendor.name)
+        ]
+        return JSONResponse({"vendors": shown})
+
     async def userflow_segments(self, request: Request) -> Response:
         """GET /_state/userflow/segments?app_id=&prefix=heap_segment: users by attribute of that prefix."""
-        prefix = request.query_params.get("prefix", "heap_segment")
-        return JSONResponse({"segments": self.userflow.segments(request.query_params.get("app_id", ""), prefix)})
+        app_id = request.query_params.get("app_id", "")
+        segments = self.userflow.segments.all(app_id, request.query_params.get("prefix", PREFIX))
+        return JSONResponse({"segments": segments})
 
     async def userflow_objects(self, request: Request) -> Response:
         """GET /_state/userflow/{users|groups|events|...}?app_id=&id=&attribute=&limit=&order=asc|desc."""
@@ -224,14 +243,24 @@ class Inspection:
         return Response(status_code=204)
 
     async def limits(self, request: Request) -> Response:
-        """GET, POST /_limits: Heap's rate limits on or off, Userflow's requests a minute (null: none)."""
+        """GET, POST /_limits: Heap's rate limits on or off, Userflow's requests a minute and at once (null: none)."""
+        userflow = self.userflow
         if request.method == "POST":
             change = orjson.loads(await request.body())
             self.heap.limits_on = bool(change.get("enabled", self.heap.limits_on))
             if "userflow_requests_per_minute" in change:
-                self.userflow.set_pace(change["userflow_requests_per_minute"])
+                userflow.set_pace(change["userflow_requests_per_minute"])
+            userflow.at_once = change.get("userflow_requests_at_once", userflow.at_once)
+            userflow.request_seconds = change.get("userflow_request_seconds", userflow.request_seconds)
             self.heap.empty_buckets()
-        return JSONResponse({"enabled": self.heap.limits_on, "userflow_requests_per_minute": self.userflow.pace})
+        return JSONResponse(
+            {
+                "enabled": self.heap.limits_on,
+                "userflow_requests_per_minute": userflow.pace,
+                "userflow_requests_at_once": userflow.at_once,
+                "userflow_request_seconds": userflow.request_seconds,
+            }
+        )
 
     async def reset(self, _request: Request) -> Response:
         """POST /_reset: forget everything, lift every fault."""

@@ -9,13 +9,23 @@ from typing import Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, TypeAdapter, ValidationError, model_validator
 
 ENVIRONMENTS_VARIABLE = "HEAP_SANDBOX_ENVIRONMENTS"
+# A request is for the environment whose key it has.
+_CHOOSES = (
+    "userflow_api_key",
+    "userpilot_api_key",
+    "customerio_site_id",
+    "customerio_api_key",
+    "customerio_app_api_key",
+    "webhook_secret",
+)
 
 
 class SandboxEnvironment(BaseModel):
-    """One Heap environment and the Userflow environment it is paired with.
+    """One Heap environment and the vendors' environments it is paired with.
 
-    Each is the Main Production environment of an account of its own. The keys stay in memory:
-    neither the state nor any page or answer for inspection holds them.
+    A vendor without a key knows nobody of this environment. Each is the Main Production environment of an account of
+    its own. The keys stay in memory: neither the state nor any page or answer for inspection holds them. Where
+    ``heap_redirect_uri`` is given, a browser is sent back there only, else to any address.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
@@ -25,8 +35,14 @@ class SandboxEnvironment(BaseModel):
     heap_webhook_secret: SecretStr
     heap_client_id: str
     heap_client_secret: SecretStr
+    heap_redirect_uri: str | None = None
     userflow_api_key: SecretStr
     userflow_signing_secret: SecretStr
+    userpilot_api_key: SecretStr | None = None
+    customerio_site_id: SecretStr | None = None
+    customerio_api_key: SecretStr | None = None
+    customerio_app_api_key: SecretStr | None = None
+    webhook_secret: SecretStr | None = None
 
 
 DEVELOPMENT = SandboxEnvironment(
@@ -37,6 +53,11 @@ DEVELOPMENT = SandboxEnvironment(
     heap_client_secret=SecretStr("sandbox-heap-client-secret"),
     userflow_api_key=SecretStr("ak_sandbox_userflow"),
     userflow_signing_secret=SecretStr("sandbox-userflow-signing-secret"),
+    userpilot_api_key=SecretStr("sandbox-userpilot-api-key"),
+    customerio_site_id=SecretStr("sandbox-site-id"),
+    customerio_api_key=SecretStr("sandbox-customerio-api-key"),
+    customerio_app_api_key=SecretStr("sandbox-customerio-app-api-key"),
+    webhook_secret=SecretStr("whsec_c2FuZGJveC13ZWJob29rLXNpZ25pbmctc2VjcmV0"),
 )
 """The environment of a sandbox that was told of none."""
 
@@ -47,9 +68,14 @@ class SandboxSettings(BaseModel):
     ``booleans`` and ``long_values`` choose what Heap's documentation leaves open: a JSON boolean as a
     property's value, and a value longer than 1024 characters; ``userflow_append`` whether Userflow's
     ``append`` repeats an entry that a list already has. ``userflow_requests_per_minute`` turns on Userflow's
-    request limiter, whose numbers are not published. ``deletion_seconds`` is how long a
-    user deletion stays pending; ``retry_seconds`` the first pause before a webhook is sent again, which
-    doubles up to ``webhook_attempts`` in all.
+    request limiter, and ``userflow_requests_at_once`` its limiter of concurrency, whose numbers are not published:
+    who waits there for more than ``userflow_queue_seconds`` is answered 503. ``userflow_request_seconds`` is how long
+    a request takes. A bulk job of Userpilot's waits ``userpilot_job_seconds``
+    before its first row and as long after its last one, with ``userpilot_rows_per_minute`` in between;
+    ``userpilot_wrong_rows`` says whether one wrong row lets it fail or is left out; ``userpilot_longest_value`` is
+    the longest text of a property. ``deletion_seconds`` is how long a
+    user deletion stays pending, ``code_seconds`` how long a code of OAuth is good; ``retry_seconds`` the first
+    pause before a webhook is sent again, which doubles up to ``webhook_attempts`` in all.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
@@ -62,8 +88,17 @@ class SandboxSettings(BaseModel):
     booleans: Literal["reject", "accept"] = "reject"
     long_values: Literal["reject", "cut"] = "reject"
     deletion_seconds: float = Field(default=2.0, ge=0)
+    code_seconds: float = Field(default=60.0, gt=0)
     userflow_append: Literal["unique", "repeat"] = "unique"
     userflow_requests_per_minute: int | None = Field(default=None, gt=0)
+    userflow_requests_at_once: int | None = Field(default=None, gt=0)
+    userflow_queue_seconds: float = Field(default=15.0, ge=0)
+    userflow_request_seconds: float = Field(default=0.0, ge=0)
+    userpilot_calls_per_minute: int = Field(default=600, gt=0)
+    userpilot_rows_per_minute: int = Field(default=1_800, gt=0)
+    userpilot_job_seconds: float = Field(default=1.0, ge=0)
+    userpilot_wrong_rows: Literal["fail", "skip"] = "fail"
+    userpilot_longest_value: int = Field(default=65_535, gt=0)
     webhook_attempts: int = Field(default=8, gt=0)
     retry_seconds: float = Field(default=0.5, gt=0)
 
@@ -72,11 +107,12 @@ class SandboxSettings(BaseModel):
         if not self.environments:
             raise ValueError("a sandbox needs at least one environment")
         app_ids = [environment.app_id for environment in self.environments]
-        keys = [environment.userflow_api_key.get_secret_value() for environment in self.environments]
         if len(set(app_ids)) < len(app_ids):
             raise ValueError("two environments have the same app_id")
-        if len(set(keys)) < len(keys):
-            raise ValueError("two environments have the same userflow_api_key")
+        for name in _CHOOSES:
+            keys = [key.get_secret_value() for each in self.environments if (key := getattr(each, name)) is not None]
+            if len(set(keys)) < len(keys):
+                raise ValueError(f"two environments have the same {name}")
         return self
 
     def environment(self, app_id: str) -> SandboxEnvironment | None:

@@ -94,13 +94,15 @@ class State:
     """The file and its one connection, used by one thread.
 
     A request is applied within one transaction that nothing awaits in, and committed before it is
-    answered: what a client was told of survives the end of the process.
+    answered: what a client was told of survives the end of the process. ``vendors`` are those beside Heap: their
+    refusals are counted by themselves.
     """
 
     def __init__(self, path: Path) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         self.con = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
         self.con.row_factory = sqlite3.Row
+        self.vendors: tuple[str, ...] = ()
         # a commit of random keys touches many pages: fewer checkpoints write each of them less often
         for pragma in (
             "journal_mode = WAL",
@@ -164,7 +166,8 @@ class State:
             )
             con.execute("DELETE FROM refusals WHERE id <= ?", ((cursor.lastrowid or 0) - _REFUSALS_KEPT,))
             kind = "rate_limited" if status == 429 else "rejected_requests"
-            service = "userflow_" if path.startswith("/userflow") else ""
+            first = path.split("/")[1]
+            service = f"{first}_" if first in self.vendors else ""
             self.count(app_id, **{f"{service}{kind}": 1, f"{service}requests": 1})
 
     def issue(self, token: str, kind: str, app_id: str, *, seconds: float | None, redirect_uri: str = "") -> None:

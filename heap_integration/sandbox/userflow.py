@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import hmac
 import re
 import uuid
-from collections.abc import Awaitable, Callable
+from collections import Counter
+from collections.abc import AsyncIterator, Awaitable, Callable
 from datetime import UTC, datetime
 from typing import Any
 
 import orjson
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
-from starlette.routing import Route
+from starlette.routing import BaseRoute, Route
 
 from heap_integration.sandbox.limits import LeakyBuckets
 from heap_integration.sandbox.settings import SandboxSettings
@@ -20,16 +23,27 @@ from heap_integration.sandbox.state import State, utc_text
 from heap_integration.sandbox.userflow_attributes import Problem, applied, event_attributes
 from heap_integration.sandbox.userflow_content import Content, attribute_definition, event_definition
 from heap_integration.sandbox.userflow_objects import Object, Objects, expansions, now_text
+from heap_integration.sandbox.userflow_segments import Segments
 from heap_integration.sandbox.userflow_webhooks import API_VERSION, UserflowWebhooks
+from heap_integration.sandbox.vendor import Shown, ShownAudience
 
 _EVENT_NAME = re.compile(r"[A-Za-z0-9_\-. ]+")
 _TOPIC = re.compile(r"\*|event(\.tracked(\.[A-Za-z0-9_\-. ]+)?)?|(user|group)(\.(created|updated))?")
+
+SHOWN_USERS = 10
 
 Handler = Callable[[Request, str], Awaitable[Object]]
 
 
 class UserflowApi:
-    """The endpoints, over the state of one sandbox; the API key chooses the environment."""
+    """The endpoints, over the state of one sandbox; the API key chooses the environment.
+
+    ``request_seconds`` is how long each request takes; at most ``at_once`` of an environment are under way, more
+    wait, and after ``userflow_queue_seconds`` they are answered 503.
+    """
+
+    name = "userflow"
+    title = "Userflow"
 
     def __init__(self, settings: SandboxSettings, state: State, webhooks: UserflowWebhooks) -> None:
         self.settings = settings
@@ -37,7 +51,12 @@ class UserflowApi:
         self.webhooks = webhooks
         self.objects = Objects(state)
         self.content = Content(state)
+        self.segments = Segments(state)
         self.pace: int | None = None
+        self.at_once = settings.userflow_requests_at_once
+        self.request_seconds = settings.userflow_request_seconds
+        self._under_way: Counter[str] = Counter()
+        self._one_less = asyncio.Condition()
         self._requests = LeakyBuckets(1, 60)
         self._defined: set[tuple[str, str, str]] = set()
         self.set_pace(settings.userflow_requests_per_minute)
@@ -54,7 +73,30 @@ class UserflowApi:
         for environment in self.settings.environments:
             self.content.seed(environment.app_id)
 
-    def routes(self) -> list[Route]:
+    def shown(self, app_id: str) -> Shown:
+        """Return the list of segments, which begins with everybody, and the newest users."""
+        kinds = {"users": "user", "groups": "group", "events": "event"}
+        newest = self.state.rows(
+            "SELECT data FROM userflow_objects WHERE app_id = ? AND kind = 'user' ORDER BY seq DESC LIMIT ?",
+            app_id,
+            SHOWN_USERS,
+        )
+        users = [orjson.loads(row["data"]) for row in newest]
+        counts = {label: self.objects.size(app_id, kind) for label, kind in kinds.items()}
+        everybody = ShownAudience(
+            name="All users", members=counts["users"], sample=self.segments.sample(app_id), mark=""
+        )
+        fed = [
+            ShownAudience(name=each["name"], members=each["users"], sample=each["sample"], mark="Heap")
+            for each in self.segments.all(app_id)
+        ]
+        return {
+            "counts": counts,
+            "audiences": [everybody, *fed],
+            "users": [{"id": user["id"], "attributes": user["attributes"]} for user in users],
+        }
+
+    def routes(self) -> list[BaseRoute]:
         """Return the routes, all under /userflow."""
         table: list[tuple[str, str, Handler]] = [
             ("POST", "/users", self.upsert_user),
@@ -91,7 +133,9 @@ class UserflowApi:
             app_id = ""
             try:
                 app_id = self._authorised(request)
-                answer = await handler(request, app_id)
+                self._paced(app_id)
+                async with self._place(app_id):
+                    answer = await handler(request, app_id)
                 self.state.count(app_id, userflow_requests=1)
                 return JSONResponse(answer)
             except Problem as problem:
@@ -111,11 +155,33 @@ class UserflowApi:
             raise Problem("Invalid API key", status=401, code="unauthorized")
         if request.headers.get("userflow-version", API_VERSION) != API_VERSION:
             raise Problem(f"Unknown Userflow-Version, the only one is {API_VERSION}", code="invalid_version")
-        if self.pace is not None:
-            if not self._requests.fits({found: 1}):
-                raise Problem("Too many requests", status=429, code="rate_limited")
-            self._requests.take({found: 1})
         return found
+
+    def _paced(self, app_id: str) -> None:
+        if self.pace is not None:
+            if not self._requests.fits({app_id: 1}):
+                raise Problem("Too many requests", status=429, code="rate_limited")
+            self._requests.take({app_id: 1})
+
+    @contextlib.asynccontextmanager
+    async def _place(self, app_id: str) -> AsyncIterator[None]:
+        """Let a request in once there is room for it."""
+        async with self._one_less:
+            room = self._one_less.wait_for(lambda: self.at_once is None or self._under_way[app_id] < self.at_once)
+            try:
+                async with asyncio.timeout(self.settings.userflow_queue_seconds):
+                    await room
+            except TimeoutError:
+                raise Problem("Too many concurrent requests", status=503, code="overloaded") from None
+            self._under_way[app_id] += 1
+        try:
+            if self.request_seconds:
+                await asyncio.sleep(self.request_seconds)
+            yield
+        finally:
+            async with self._one_less:
+                self._under_way[app_id] -= 1
+                self._one_less.notify_all()
 
     # any kind of object
 
@@ -287,30 +353,6 @@ class UserflowApi:
         with self.state.write():
             self._remove(app_id, found[0])
         return _deleted(found[0])
-
-    def segments(self, app_id: str, prefix: str) -> list[Object]:
-        """Return the users that carry each boolean attribute, or list entry, of that prefix."""
-        rows = self.state.rows(
-            "SELECT attribute.key AS name, coalesce(entry.value, attribute.value) AS value, count(*) AS users"
-            " FROM userflow_objects, json_each(data, '$.attributes') AS attribute"
-            " LEFT JOIN json_each("
-            "CASE attribute.type WHEN 'array' THEN attribute.value ELSE '[]' END) AS entry"
-            " WHERE app_id = ? AND kind = 'user' AND substr(attribute.key, 1, ?) = ?"
-            " AND attribute.type IN ('true', 'array')"
-            " AND (attribute.type = 'true' OR entry.value IS NOT NULL)"
-            " GROUP BY 1, 2 ORDER BY 1, 2",
-            app_id,
-            len(prefix),
-            prefix,
-        )
-        return [
-            {
-                "attribute": row["name"],
-                "entry": None if row["value"] == 1 else row["value"],
-                "users": row["users"],
-            }
-            for row in rows
-        ]
 
     # events
 

@@ -98,6 +98,11 @@ class Objects:
         )
         return [orjson.loads(row["data"]) for row in rows]
 
+    def size(self, app_id: str, kind: str) -> int:
+        """Return how many objects of a kind there are."""
+        found = self.state.one("SELECT count(*) AS n FROM userflow_objects WHERE app_id = ? AND kind = ?", app_id, kind)
+        return int(found["n"])
+
     def delete(self, app_id: str, kind: str, **columns: str) -> int:
         """Delete the objects whose columns have these values; return how many."""
         where = "".join(f" AND {column} = ?" for column in columns)

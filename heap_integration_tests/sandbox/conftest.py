@@ -26,6 +26,10 @@ SECOND = SandboxEnvironment(
 def sandbox(tmp_path: Path) -> Iterator[RunningSandbox]:
     """Serve with short pauses before anything is sent again."""
     with running_sandbox(
-        tmp_path, environments=(DEVELOPMENT, SECOND), retry_seconds=0.02, deletion_seconds=0.2
+        tmp_path,
+        environments=(DEVELOPMENT, SECOND),
+        retry_seconds=0.02,
+        deletion_seconds=0.2,
+        userflow_queue_seconds=0.2,
     ) as running:
         yield running

@@ -6,6 +6,7 @@ import hashlib
 import hmac
 import json
 import time
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 from urllib.parse import parse_qs
 
@@ -182,19 +183,55 @@ def test_requests_a_minute_can_be_limited(sandbox: RunningSandbox) -> None:
     statuses = [sandbox.userflow("GET", "/users").status_code for _ in range(7)]
 
     assert statuses.count(429) in (1, 2)
+    assert sandbox.counts()["userflow_rate_limited"] == statuses.count(429)
+
+
+def test_requests_at_once_can_be_limited_and_wait_for_a_while(sandbox: RunningSandbox) -> None:
+    def at_once(number: int, seconds: float) -> list[int]:
+        limits = {"userflow_requests_at_once": number, "userflow_request_seconds": seconds}
+        sandbox.client.post("/_limits", json=limits).raise_for_status()
+        with ThreadPoolExecutor(6) as pool:
+            answers = list(pool.map(lambda _: sandbox.userflow("GET", "/users"), range(6)))
+        return sorted(answer.status_code for answer in answers)
+
+    assert at_once(2, seconds=0.05) == [200] * 6
+    assert at_once(2, seconds=0.4) == [200, 200, 503, 503, 503, 503]
+    assert at_once(6, seconds=0.4) == [200] * 6
+
+
+def test_groups_take_the_operations_of_users(sandbox: RunningSandbox) -> None:
+    ok(sandbox, "POST", "/groups", json={"id": "acme", "attributes": {"seats": 3, "tags": ["a"], "old": 1}})
+    changes = {"seats": {"add": -1}, "tags": {"remove": ["a"]}, "old": None, "since": {"set_once": "2026"}}
+    ok(sandbox, "POST", "/groups", json={"id": "acme", "attributes": changes})
+
+    assert ok(sandbox, "GET", "/groups/acme")["attributes"] == {"seats": 2, "tags": [], "since": "2026"}
+
+
+def test_users_are_found_by_their_address(sandbox: RunningSandbox) -> None:
+    for user in ("ada", "ada 2"):
+        ok(sandbox, "POST", "/users", json={"id": user, "attributes": {"email": "ada@example.com"}})
+    ok(sandbox, "POST", "/users", json={"id": "bob", "attributes": {"email": "bob@example.com"}})
+
+    found = ok(sandbox, "GET", "/users?email=ada%40example.com&limit=10")["data"]
+
+    assert [user["id"] for user in found] == ["ada", "ada 2"]
 
 
 def test_segments_show_as_the_attributes_that_carry_them(sandbox: RunningSandbox) -> None:
+    heaps = {"id": 1, "name": "Free, so far", "members": [], "page_size": 10}
+    sandbox.client.post(f"/_heap/{sandbox.app_id}/segments", json=heaps).raise_for_status()
     for user, attributes in {
-        "ada": {"heap_segment_buyers": True, "heap_segments": {"append": "Free"}},
-        "bob": {"heap_segment_buyers": False, "heap_segments": {"append": ["Free", "New"]}},
+        "ada": {"heap_segment_buyers": True, "heap_segments": {"append": "free_so_far"}},
+        "bob": {"heap_segment_buyers": False, "heap_segments": {"append": ["free_so_far", "new"]}},
+        "cas": {"heap_segment_at_risk": False},
     }.items():
         ok(sandbox, "POST", "/users", json={"id": user, "attributes": attributes})
 
     shown = sandbox.state("userflow/segments", app_id=sandbox.app_id)["segments"]
 
-    assert [(each["attribute"], each["entry"], each["users"]) for each in shown] == [
-        ("heap_segment_buyers", None, 1),
-        ("heap_segments", "Free", 2),
-        ("heap_segments", "New", 1),
+    assert [(each["name"], each["attribute"], each["entry"], each["users"], each["sample"]) for each in shown] == [
+        ("At risk", "heap_segment_at_risk", None, 0, []),
+        ("Buyers", "heap_segment_buyers", None, 1, ["ada"]),
+        ("Free, so far", "heap_segments", "free_so_far", 2, ["ada", "bob"]),
+        ("New", "heap_segments", "new", 1, ["bob"]),
     ]
