@@ -13,6 +13,8 @@ from urllib.parse import parse_qs, urlsplit
 
 import pytest
 
+from heap_integration.sandbox.settings import SandboxEnvironment
+from heap_integration_tests.sandbox.conftest import SECOND
 from heap_integration_tests.support.recorder import Received, Recorder, recorder
 from heap_integration_tests.support.sandbox import RunningSandbox
 
@@ -148,3 +150,36 @@ def test_the_connection_is_made_by_oauth(sandbox: RunningSandbox) -> None:
     assert token["token_type"] == "bearer"
     assert used_twice.json() == {"error": "invalid_grant"}
     assert (metadata["env_id"], metadata["authorized_scope"]) == (sandbox.app_id, "segment")
+
+
+def test_a_code_is_good_for_its_client_and_its_address_alone(sandbox: RunningSandbox) -> None:
+    def code(redirect: str) -> str:
+        client = sandbox.environment.heap_client_id
+        query = {"client_id": client, "response_type": "code", "redirect_uri": redirect, "scope": "segment"}
+        back = sandbox.client.get("/api/partner/oauth/authorize", params=query)
+        found = parse_qs(urlsplit(back.headers["location"]).query)
+        assert "state" not in found
+        return found["code"][0]
+
+    def token(environment: SandboxEnvironment, **changes: str) -> Any:
+        here = "https://hub.example.com/callback"
+        form = {
+            "grant_type": "authorization_code",
+            "code": changes.get("code") or code(here),
+            "redirect_uri": here,
+            "client_id": environment.heap_client_id,
+            "client_secret": environment.heap_client_secret.get_secret_value(),
+        }
+        return sandbox.client.post("/api/partner/oauth/token", json=form | changes)
+
+    assert token(sandbox.environment, code=code("https://hub.example.com/other")).json() == {"error": "invalid_grant"}
+    assert token(sandbox.environment, grant_type="password").json() == {"error": "unsupported_grant_type"}
+    wrong = token(sandbox.environment, client_secret="wrong")
+    assert (wrong.status_code, wrong.json()) == (401, {"error": "invalid_client"})
+    assert token(SECOND).json() == {"error": "invalid_grant"}
+    good = token(sandbox.environment).json()
+    for id_token, bearer in (("7a36ae58", good["access_token"]), (good["id_token"], "wrong")):
+        answer = sandbox.client.get(
+            f"/api/partner/v1/metadata/{id_token}", headers={"Authorization": f"Bearer {bearer}"}
+        )
+        assert answer.status_code == 401
