@@ -6,7 +6,8 @@ import base64
 import hashlib
 import hmac
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from typing import Annotated, Any, Final, Literal
 
 import orjson
@@ -34,11 +35,11 @@ class BadPage(ValueError):
 
 
 def verify(secret: str, header: str, body: bytes, now: float, *, max_age: float = 60, max_ahead: float = 1) -> int:
-    """Check ``Heap-Hash: ts:<milliseconds>,hmac:<base64>`` over the raw body.
+    """Check ``Heap-Hash: ts:<milliseconds>,hmac:<base64>`` over the raw body, else over its compact form.
 
-    Heap's own example checks the parsed and rewritten JSON, which refuses bodies that are spaced or
-    escaped otherwise; Heap signs the bytes that it sends. Returns the signed time in milliseconds;
-    ``now`` and the tolerances are in seconds.
+    Heap's description says that the body is signed. Its reference receiver checks the JSON as JavaScript writes it,
+    without spaces and escapes, whichever way it came: what that one takes is taken here too, and says the same.
+    Returns the signed time in milliseconds; ``now`` and the tolerances are in seconds.
 
     Raises:
         BadTimestamp: malformed, too old, or from the future.
@@ -50,7 +51,8 @@ def verify(secret: str, header: str, body: bytes, now: float, *, max_age: float 
         raise BadTimestamp(f"the Heap-Hash header's timestamp is {age:.0f} s old, {max_age:g} s are allowed")
     if -age > max_ahead:
         raise BadTimestamp(f"the Heap-Hash header's timestamp is {-age:.0f} s in the future")
-    if not hmac.compare_digest(_digest(secret, stamp, body), received.encode(errors="replace")):
+    signature = received.encode(errors="replace")
+    if not any(hmac.compare_digest(_digest(secret, stamp, form), signature) for form in _forms(body)):
         raise BadSignature("the signature does not match the webhook secret")
     return int(stamp)
 
@@ -188,6 +190,13 @@ def _parts(header: str) -> tuple[str, str]:
     if len(found) != len(parts) or parts.keys() != {"ts", "hmac"} or not _MILLISECONDS.fullmatch(parts["ts"]):
         raise BadTimestamp("the Heap-Hash header is not ts:<milliseconds>,hmac:<base64>")
     return parts["ts"], parts["hmac"]
+
+
+def _forms(body: bytes) -> Iterator[bytes]:
+    """Yield what may have been signed: the body as it came, and as JavaScript would have written it."""
+    yield body
+    with suppress(orjson.JSONDecodeError, orjson.JSONEncodeError):
+        yield orjson.dumps(orjson.loads(body))
 
 
 def _digest(secret: str, stamp: str, body: bytes) -> bytes:

@@ -42,22 +42,28 @@ def always_on(_source: str) -> Literal["on"]:
     return "on"
 
 
+def nobody() -> None:
+    """Return that no customer of Heap is connected."""
+
+
 def create_app(
     *,
     settings: ReceiverSettings,
     store: Store,
     landing: Landing,
     switch: Callable[[str], SwitchState] = always_on,
+    connected: Callable[[], str | None] = nobody,
     clock: Callable[[], float] = time.time,
 ) -> ASGIApp:
     """Build the application.
 
     Events go into ``landing``, pages of Heap's Segment Sync into ``store``. ``switch`` tells by the name
     that a source's events bear whether its stream is on; what comes while it is off is landed to be kept,
-    or with a note that it is to be dropped. A source that ``settings`` don't set answers 404. The
+    or with a note that it is to be dropped. ``connected`` tells the id of the Heap customer whose segments alone
+    are taken, where the settings name none; ``None`` is any. A source that ``settings`` don't set answers 404. The
     application closes ``landing`` when it shuts down.
     """
-    return _Receiver(settings, store, landing, switch, clock)
+    return _Receiver(settings, store, landing, switch, connected, clock)
 
 
 class _Receiver:
@@ -67,8 +73,10 @@ class _Receiver:
         store: Store,
         landing: Landing,
         switch: Callable[[str], SwitchState],
+        connected: Callable[[], str | None],
         clock: Callable[[], float],
     ) -> None:
+        self._connected = connected
         self._store = store
         self._landing = landing
         self._bodies = BodyReader()
@@ -115,6 +123,7 @@ class _Receiver:
                 self._metrics,
                 secret=settings.segment_sync_secret,
                 id_token=settings.segment_sync_id_token,
+                connected=self._connected,
             )
             self._routes["/heap/segments"] = {"POST": self._pages.take}
 

@@ -101,6 +101,7 @@ class SegmentSync:
         *,
         secret: str,
         id_token: str | None,
+        connected: Callable[[], str | None],
     ) -> None:
         self.last_page: float | None = None
         """When a page was last made durable, on the monotonic clock."""
@@ -110,28 +111,28 @@ class SegmentSync:
         self._metrics = metrics
         self._secret = secret
         self._id_token = id_token
+        self._connected = connected
 
     async def take(self, request: Request) -> Answer:
         """Keep a page."""
         request.source = "segment_sync"
         body = await whole_body(self._bodies, request)
-        now = self._clock()
+        # Parsing a large page would hold up everybody else as much as storing it.
+        return await asyncio.to_thread(self._keep, request.header(b"heap-hash"), body, self._clock())
+
+    def _keep(self, header: str, body: bytes, now: float) -> Answer:
         try:
-            signed_at = segment_sync.verify(self._secret, request.header(b"heap-hash"), body, now)
+            signed_at = segment_sync.verify(self._secret, header, body, now)
+            page = segment_sync.read_page(body, signed_at)
+            # Asked for each page: a customer may have been connected since the receiver was started.
+            if (self._id_token or self._connected()) not in {None, page.id_token}:
+                words = "The id_token belongs to another Heap environment"
+                return self._refused("customer", as_json(403, {"error": words}))
+            keep_page(self._store, page, now)
         except segment_sync.BadTimestamp as error:
             return self._refused("timestamp", Answer(400, str(error).encode(), TEXT))
         except segment_sync.BadSignature:
             return self._refused("signature", as_json(403, {"error": "Invalid signature"}))
-        # Parsing a large page would hold up everybody else as much as storing it.
-        return await asyncio.to_thread(self._keep, body, signed_at, now)
-
-    def _keep(self, body: bytes, signed_at: int, now: float) -> Answer:
-        try:
-            page = segment_sync.read_page(body, signed_at)
-            if self._id_token not in {None, page.id_token}:
-                words = "The id_token belongs to another Heap environment"
-                return self._refused("customer", as_json(403, {"error": words}))
-            keep_page(self._store, page, now)
         except segment_sync.BadPage as error:
             return self._refused("page", Answer(400, str(error).encode(), TEXT))
         except SQLAlchemyError as error:

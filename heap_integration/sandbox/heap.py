@@ -43,7 +43,6 @@ MAX_BODY = 20_000_000
 _MONTH = 30 * 86_400
 _USER_IDS_A_MONTH = 10
 _TOKEN_SECONDS = 300
-_CODE_SECONDS = 600
 _DELETIONS_A_REQUEST = 10_000
 _ID_TOKENS = uuid.UUID("5b0c1ad5-8f3c-4d0f-9b54-0d3f1f6e2a77")
 
@@ -364,7 +363,9 @@ class HeapApi:
         query = request.query_params
         redirect, client = query.get("redirect_uri", ""), query.get("client_id", "")
         environment = next((each for each in self.settings.environments if each.heap_client_id == client), None)
-        if environment is None or urlsplit(redirect).scheme not in ("http", "https") or "?" in redirect:
+        usable = urlsplit(redirect).scheme in ("http", "https") and "?" not in redirect
+        if environment is None or not usable or environment.heap_redirect_uri not in (None, redirect):
+            # nobody is sent to an address that isn't registered
             return PlainTextResponse("unknown client_id, or a redirect_uri that can't be used", 400)
         answer = {"state": query["state"]} if "state" in query else {}
         if query.get("response_type") != "code":
@@ -375,7 +376,11 @@ class HeapApi:
             answer["code"] = secrets.token_urlsafe(24)
             with self.state.write():
                 self.state.issue(
-                    answer["code"], "code", environment.app_id, seconds=_CODE_SECONDS, redirect_uri=redirect
+                    answer["code"],
+                    "code",
+                    environment.app_id,
+                    seconds=self.settings.code_seconds,
+                    redirect_uri=redirect,
                 )
         return RedirectResponse(f"{redirect}?{urlencode(answer)}", 302)
 
@@ -415,7 +420,7 @@ class HeapApi:
         if app_id is None or request.path_params["id_token"] != id_token_of(app_id):
             return JSONResponse({"error": "Unauthorized"}, 401)
         issued = self.state.one(
-            "SELECT min(created_at) AS at FROM tokens WHERE kind = 'partner' AND app_id = ?", app_id
+            "SELECT max(created_at) AS at FROM tokens WHERE kind = 'partner' AND app_id = ?", app_id
         )
         return JSONResponse(
             {

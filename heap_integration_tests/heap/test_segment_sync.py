@@ -6,9 +6,13 @@ import base64
 import hashlib
 import hmac
 import json
+from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from ruamel.yaml import YAML
 
 from heap_integration.heap.segment_sync import (
     BadPage,
@@ -21,6 +25,7 @@ from heap_integration.heap.segment_sync import (
 
 NOW = 1_700_000_000.5
 STAMP = "1700000000500"
+CONTRACT = Path(__file__).parents[3] / "shared/contracts/heap/heap-partner-webhook_spec.yaml"
 
 
 def signature(stamp: str, body: bytes, secret: str = "webhook secret") -> str:
@@ -61,9 +66,56 @@ def page(payload: Any) -> SegmentPage:
 def test_the_signature_is_over_the_bytes_as_they_came(body: bytes) -> None:
     assert verify("webhook secret", header(body), body, NOW) == int(STAMP)
     with pytest.raises(BadSignature):
-        verify("webhook secret", header(body), body + b" ", NOW)
+        verify("webhook secret", header(body), body + b"x", NOW)
     with pytest.raises(BadSignature):
         verify("client secret", header(body), body, NOW)
+
+
+def as_javascript_writes(payload: Any) -> bytes:
+    return json.dumps(payload, separators=(",", ":"), ensure_ascii=False).encode()
+
+
+def ways_to_write(payload: Any) -> list[bytes]:
+    spaced = (json.dumps(payload), json.dumps(payload, indent=2), json.dumps(payload, ensure_ascii=False) + "\r\n")
+    return [as_javascript_writes(payload), *map(str.encode, spaced)]
+
+
+TEXTS = st.text(st.characters(exclude_categories=["Cs"]), max_size=20)
+
+
+VALUES = st.none() | st.booleans() | st.integers(0, 2**53) | TEXTS
+
+
+@given(st.recursive(VALUES, lambda inner: st.lists(inner) | st.dictionaries(TEXTS, inner)))
+def test_what_the_reference_receiver_takes_is_taken_however_it_was_spaced_on_the_way(payload: Any) -> None:
+    signed = header(as_javascript_writes(payload))
+    for body in ways_to_write(payload):
+        assert verify("webhook secret", signed, body, NOW) == int(STAMP)
+        with pytest.raises(BadSignature):
+            verify("webhook secret", signed, b"[" + body + b"]", NOW)
+
+
+def test_heaps_own_examples_are_taken_and_none_that_says_something_else() -> None:
+    if not CONTRACT.exists():
+        pytest.skip("Heap's description of its webhooks doesn't lie beside the project")
+    description = YAML(typ="safe").load(CONTRACT)
+    (operation,) = description["paths"].values()
+    examples = operation["post"]["requestBody"]["content"]["application/json"]["examples"]
+    for example in (each["value"] for each in examples.values()):
+        for body in ways_to_write(example):
+            for signed in (header(as_javascript_writes(example)), header(body)):
+                found = read_page(body, verify("webhook secret", signed, body, NOW))
+                assert (found.segment_id, len(found.added) + len(found.removed)) == (1338065, 2)
+                with pytest.raises(BadSignature):
+                    verify("webhook secret", signed, body.replace(b"user", b"usex"), NOW)
+
+
+def test_what_is_nested_too_deeply_to_be_written_is_not_taken() -> None:
+    for depth in (500, 5_000):
+        body = b"[" * depth + b"]" * depth
+        assert verify("webhook secret", header(body), body, NOW)
+        with pytest.raises(BadSignature):
+            verify("webhook secret", header(b"[]"), body, NOW)
 
 
 def test_a_call_is_good_for_a_minute_and_a_second_ahead() -> None:

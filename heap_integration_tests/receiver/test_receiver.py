@@ -191,6 +191,32 @@ def test_another_customers_segments_are_refused(tmp_path: Path) -> None:
         assert post_segments(client, segment_call(token="ours")).status_code == 200
 
 
+def test_the_connected_customers_segments_alone_are_taken_from_the_moment_they_are_connected(tmp_path: Path) -> None:
+    now: list[str | None] = [None]
+
+    def status(page: int, token: str) -> int:
+        return post_segments(client, segment_call(page, token=token)).status_code
+
+    with receiver(tmp_path, app={"connected": lambda: now[0]}) as client:
+        assert status(1, "theirs") == 200
+        now[0] = "ours"
+        assert (status(2, "theirs"), status(3, "ours")) == (403, 200)
+        now[0] = None
+        assert status(4, "theirs") == 200
+    assert [page for page, *_ in pages(tmp_path)] == [1, 3, 4]
+    with receiver(tmp_path, segment_sync_id_token="given", app={"connected": lambda: "ours"}) as client:
+        assert (status(5, "ours"), status(5, "given")) == (403, 200)
+
+
+def test_a_page_that_was_spaced_on_the_way_is_taken(client: httpx.Client) -> None:
+    compact = json.dumps(json.loads(segment_call(add=[{"id": "ä"}])), separators=(",", ":"), ensure_ascii=False)
+    spaced = segment_call(add=[{"id": "ä"}])
+    assert compact.encode() != spaced
+    headers = heap_headers(compact.encode())
+    assert client.post("/heap/segments", content=spaced, headers=headers).status_code == 200
+    assert client.post("/heap/segments", content=segment_call(), headers=headers).status_code == 403
+
+
 def test_a_source_that_is_not_set_is_not_there(tmp_path: Path) -> None:
     nothing: dict[str, Any] = {"userflow_secret": None, "userpilot_secret": None, "heap_webhooks": None}
     with receiver(tmp_path, **nothing, segment_sync_secret=None, clients=()) as client:
