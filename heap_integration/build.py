@@ -22,7 +22,7 @@ def build_environment(env: Environment) -> dg.Definitions:
     return dg.Definitions(
         assets=[*events.assets, *segments.assets],
         asset_checks=[*events.checks, *segments.checks],
-        jobs=[job for job in (events.job, segments.job) if job is not None],
+        jobs=[events.job, *segments.jobs],
         schedules=[*events.schedules, *segments.schedules],
         sensors=[*events.sensors, *segments.sensors],
         resources=build_resources(env),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hmac
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -12,9 +13,11 @@ from typing import Any
 
 import httpx
 from httpx import codes
-from sqlalchemy import create_engine, make_url, text
+from sqlalchemy import create_engine, inspect, make_url, text
 from sqlalchemy.exc import SQLAlchemyError
 
+from heap_integration.connecting import ConnectFailed, prove
+from heap_integration.delivery.records import BatchRejected, NotAuthorised, RetryLater
 from heap_integration.destinations.userflow import VERSION
 from heap_integration.environment import (
     FILE_NAME,
@@ -26,6 +29,7 @@ from heap_integration.environment import (
     Secret,
     TableSource,
     clashes,
+    destination_field,
     load_environment,
     missing_variables,
     read_variables,
@@ -35,6 +39,7 @@ from heap_integration.events.mapping import MappingError, load_mapping
 from heap_integration.hub import Hub
 from heap_integration.pulled import UNREADABLE_ERRORS, PulledFiles, PulledTable
 from heap_integration.store import Store, StoreError
+from heap_integration.syncs import audience_of
 from heap_integration.warehouse import Warehouse, WarehouseError
 
 TIMEOUT = httpx.Timeout(15, connect=10)
@@ -96,7 +101,7 @@ def offline_checks(root: Path, names: Sequence[str], environ: Mapping[str, str])
         if environment.name not in wanted:
             continue
         missing = missing_variables(environment, read_variables(environment, environ))
-        problems = [*_mapping_problems(environment), *missing]
+        problems = [*_mapping_problems(environment), *_definition_problems(environment), *missing]
         problems += [problem for problem in common if problem.file == environment.file]
         findings.extend(_found(environment.name, problems))
         if not problems:
@@ -136,6 +141,15 @@ def _mapping_problems(environment: Environment) -> Iterator[Problem]:
                 yield environment.problem((*place, "mapping"), str(error))
 
 
+def _definition_problems(environment: Environment) -> Iterator[Problem]:
+    for segment in environment.segments:
+        if segment.kind == "audience" and segment.enabled:
+            try:
+                audience_of(environment, segment)
+            except EnvironmentProblems as error:
+                yield from error.problems
+
+
 def _probes(
     environment: Environment, variables: Mapping[str, str], client: httpx.Client
 ) -> Iterator[tuple[str, Callable[[], str]]]:
@@ -150,7 +164,15 @@ def _probes(
         yield "Heap api key", partial(_heap_key, client, environment, api_key)
     if heap.segment_sync and value(heap.segment_sync.webhook_secret):
         yield "Heap Segment Sync secret", _heap_secret
-    yield from _userflow_probes(environment, value, client)
+    if (
+        heap.segment_sync
+        and (oauth := heap.segment_sync.oauth)
+        and value(oauth.client_secret)
+        and value(oauth.token_key)
+    ):
+        yield "Heap connection", partial(_connection, environment, variables)
+    yield from _userflow_source(environment, value, client)
+    yield from _destinations(environment, variables)
     store = environment.store if isinstance(environment.store, str) else value(environment.store)
     if store:
         yield "store", partial(_store, store)
@@ -164,18 +186,68 @@ def _probes(
             yield f"table {pulled.name}", partial(_table, pulled, environment.warehouse)
 
 
-def _userflow_probes(
+def _userflow_source(
     environment: Environment, value: Callable[[Secret | None], str | None], client: httpx.Client
 ) -> Iterator[tuple[str, Callable[[], str]]]:
     destination, source = environment.destinations.userflow, environment.sources.userflow
     key = value(destination.api_key) if destination and destination.enabled else None
     secret = value(source.signing_secret) if source and source.stream_events else None
-    if destination and key:
-        yield "Userflow key", partial(_userflow_key, client, destination.url, key)
-        if secret:
-            yield "Userflow webhook secret", partial(_userflow_secret, client, destination.url, key, secret)
+    if secret and destination and key:
+        yield "Userflow webhook secret", partial(_userflow_secret, client, destination.url, key, secret)
     elif secret:
         yield "Userflow webhook secret", lambda: "is set; only a notification from Userflow proves it"
+
+
+def _destinations(environment: Environment, variables: Mapping[str, str]) -> Iterator[tuple[str, Callable[[], str]]]:
+    missing = {problem.field for problem in missing_variables(environment, variables)}
+    for name, settings in environment.destinations.named().items():
+        place = destination_field(environment, name)
+        if settings.enabled and not any(field.startswith(f"{place}.") for field in missing):
+            yield f"destination {name}", partial(_destination, environment, variables, name)
+
+
+def _destination(environment: Environment, variables: Mapping[str, str], name: str) -> str:
+    """Let a destination prove its credentials; what the store has of it counts, if there is a store."""
+    with tempfile.TemporaryDirectory() as folder:
+        store = _used_store(environment, variables) or f"sqlite:///{folder}/check.db"
+        with Hub(environment, store, variables) as hub:
+            try:
+                with closing(hub.destination(name)) as destination:
+                    return destination.check()
+            except RetryLater as error:
+                advice = "try again later; check this machine's way out and the destination's address"
+                raise Failed(error.reason, advice) from None
+            except BatchRejected as error:
+                raise Failed(error.reason, "check the destination's address in the environment's YAML") from None
+            except (NotAuthorised, ValueError) as error:
+                raise Failed(str(error), "check the destination's credentials") from None
+
+
+def _connection(environment: Environment, variables: Mapping[str, str]) -> str:
+    """Prove the token of the connection to Heap."""
+    url = _used_store(environment, variables)
+    if url is None:
+        raise Failed("is not connected yet", f"run heap-integration connect {environment.name}")
+    try:
+        with closing(Store(url)) as store:
+            return prove(environment, store, variables)
+    except (ConnectFailed, ValueError) as error:
+        raise Failed(str(error), f"run heap-integration connect {environment.name}") from None
+
+
+def _used_store(environment: Environment, variables: Mapping[str, str]) -> str | None:
+    """Return the address of the store if it has been used already: to look must not make one."""
+    store = environment.store
+    url = store if isinstance(store, str) else variables.get(store.env)
+    if url is None or (url.startswith("sqlite") and not Path(url.partition(":///")[2]).exists()):
+        return None
+    try:
+        engine = create_engine(make_url(url), hide_parameters=True)
+        used = inspect(engine).has_table("meta")
+        engine.dispose()
+    except (ModuleNotFoundError, SQLAlchemyError):  # the store's own check tells of it
+        return None
+    return url if used else None
 
 
 def _reach(client: httpx.Client, url: str) -> str:
@@ -199,11 +271,6 @@ def _heap_key(client: httpx.Client, environment: Environment, api_key: str) -> s
 
 def _heap_secret() -> str:
     return "is set; only a page from Heap proves it"
-
-
-def _userflow_key(client: httpx.Client, url: str, key: str) -> str:
-    _userflow_list(client, f"{url}/users", key)
-    return "Userflow takes the key"
 
 
 def _userflow_secret(client: httpx.Client, url: str, key: str, secret: str) -> str:

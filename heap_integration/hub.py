@@ -12,17 +12,10 @@ from typing import Self
 
 from heap_integration.delivery.engine import Patience, Tally
 from heap_integration.delivery.ledger import Ledger, settle
-from heap_integration.destinations.userflow import MembershipSender, UserflowClient
-from heap_integration.environment import (
-    IN_STORE,
-    Environment,
-    SegmentSync,
-)
+from heap_integration.destinations.destination import Destination, Surroundings
+from heap_integration.environment import IN_STORE, Environment
 from heap_integration.events.flatten import Preset
-from heap_integration.events.loading import (
-    load_file,
-    load_landed,
-)
+from heap_integration.events.loading import load_file, load_landed
 from heap_integration.events.mapping import Mapping as ColumnMapping
 from heap_integration.events.merges import Merges
 from heap_integration.events.opt_outs import follow_orders
@@ -37,12 +30,10 @@ from heap_integration.heap.profiles_api import ProfilesApi
 from heap_integration.landing import Arrivals, FolderArrivals, Landing, LandingWriter, StoreArrivals, StoreLanding
 from heap_integration.pulled import UNREADABLE_ERRORS, PulledFiles, PulledTable
 from heap_integration.receiver.settings import Client, ReceiverSettings
-from heap_integration.segments.sync import SegmentSync as Sync
 from heap_integration.store import Store
 from heap_integration.switches import switched_off
 from heap_integration.warehouse import Warehouse
 from heap_integration.warehouse.events import Balance, Chosen, Loaded, balance, settle_events
-from heap_integration.warehouse.memberships import Apart, apart, segment_ids
 
 # Two locks: a large file must not keep back what has just arrived.
 LOADING, LANDING = "loading", "loading what landed"
@@ -234,27 +225,28 @@ class Hub:
         events, profiles = EventsApi(*address), ProfilesApi(*address)
         return Deliveries(self.outbound(events, preset), self.outbound_profiles(profiles, preset), (events, profiles))
 
-    def segment_sync(self, segment: SegmentSync, client: UserflowClient) -> Sync:
-        """Return the sync of one segment to Userflow."""
-        settings = self.environment.destinations.userflow
-        if settings is None:
-            raise ValueError(f"environment {self.environment.name} has no destination userflow")
-        return Sync(
-            name=sync_name(segment),
-            segment_name=segment.name,
-            segment_id=segment.segment_id,
-            warehouse=self.warehouse,
+    def surroundings(self) -> Surroundings:
+        """Return what destinations may know of this environment."""
+        heap = self.environment.heap
+        return Surroundings(
+            environment=self.environment.name,
             store=self.store,
-            sender=MembershipSender(
-                client,
-                slug=segment.slug,
-                segment_name=segment.name,
-                membership=settings.membership,
-                create_users=settings.create_users,
-                concurrency=settings.concurrency,
-            ),
-            remove=segment.mode == "mirror",
+            heap_url=heap.url,
+            heap_app_id=heap.app_id,
+            variables=self.variables,
         )
+
+    def destination(self, name: str) -> Destination:
+        """Open a destination by the name that ``sync_to`` uses; the caller closes it.
+
+        Raises:
+            MissingSecret: the variable of a credential isn't set.
+            ValueError: a credential can't be one, or nothing of that name is configured.
+        """
+        named = self.environment.destinations.named()
+        if name not in named:
+            raise ValueError(f"environment {self.environment.name} has no destination {name}")
+        return named[name].connect(self.surroundings())
 
     def retry(self, chosen: Chosen) -> Retried:
         """Make rejected events pending again, and read refused lines that had landed once more.
@@ -270,12 +262,6 @@ class Hub:
         with self.warehouse.read() as con:
             return balance(con)
 
-    def apart(self, segment: SegmentSync) -> Apart:
-        """Compare what Userflow has acknowledged of a segment with the segment."""
-        with self.warehouse.read(ample=True) as con:
-            heap_id = segment.segment_id or segment_ids(con).get(segment.name)
-            return apart(con, sync_name(segment), heap_id, remove=segment.mode == "mirror")
-
 
 def open_hub(environment: Environment, variables: Mapping[str, str]) -> Hub:
     """Return the hub of an environment whose variables are known.
@@ -285,11 +271,6 @@ def open_hub(environment: Environment, variables: Mapping[str, str]) -> Hub:
     """
     store = environment.store
     return Hub(environment, store if isinstance(store, str) else store.value(variables), variables)
-
-
-def sync_name(segment: SegmentSync) -> str:
-    """Return what a segment's sync to Userflow is called in the ledger and the warehouse."""
-    return f"userflow/{segment.slug}"
 
 
 def prepare_settings(

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import dagster as dg
+from pydantic import create_model
 
 from heap_integration.environment import Environment, Secret, read_variables
 
 if TYPE_CHECKING:
-    from heap_integration.destinations.userflow import UserflowClient
+    from heap_integration.destinations.destination import DestinationSettings
     from heap_integration.hub import Deliveries, Hub
 
 
@@ -25,17 +27,12 @@ class HeapResource(dg.ConfigurableResource[Any]):
         return hub.deliveries(url=self.url, app_id=self.app_id)
 
 
-class UserflowResource(dg.ConfigurableResource[Any]):
-    """Userflow's API of one environment, which the key selects."""
+class Credentials(dg.ConfigurableResource[Any]):
+    """The credentials of one destination."""
 
-    url: str
-    api_key: str
-
-    def client(self) -> UserflowClient:
-        """Return a client; the caller closes it."""
-        from heap_integration.destinations.userflow import UserflowClient
-
-        return UserflowClient(self.url, self.api_key)
+    def variables(self, settings: DestinationSettings) -> dict[str, str]:
+        """Return the values by the names of their variables."""
+        return {secret.env: getattr(self, name) for name, secret in settings.secrets().items()}
 
 
 class StoreResource(dg.ConfigurableResource[Any]):
@@ -43,19 +40,33 @@ class StoreResource(dg.ConfigurableResource[Any]):
 
     url: str
 
-    def hub(self, env: Environment) -> Hub:
-        """Return the environment at work; the caller closes it."""
+    def hub(self, env: Environment, variables: Mapping[str, str] | None = None) -> Hub:
+        """Return the environment at work, with the given values before the process's; the caller closes it."""
         from heap_integration.hub import Hub
 
-        return Hub(env, self.url, read_variables(env, os.environ))
+        return Hub(env, self.url, {**read_variables(env, os.environ), **(variables or {})})
+
+
+def destination_key(name: str) -> str:
+    """Return what the resource of a destination is called."""
+    return f"{name}_destination"
+
+
+def _credentials(settings: DestinationSettings) -> dg.ConfigurableResource[Any]:
+    """Return a resource with a field for each credential of a destination: so the UI tells which variable it is."""
+    secrets = settings.secrets()
+    fields: dict[str, Any] = dict.fromkeys(secrets, (str, ...))
+    made = create_model(type(settings).__name__.replace("Settings", "Credentials"), __base__=Credentials, **fields)
+    return made(**{name: dg.EnvVar(secret.env) for name, secret in secrets.items()})
 
 
 def build_resources(env: Environment) -> dict[str, dg.ConfigurableResource[Any]]:
     """Return the resources of an environment; a secret is an ``EnvVar``, never a value."""
-    resources: dict[str, dg.ConfigurableResource[Any]] = {
+    destinations = {
+        destination_key(name): _credentials(settings) for name, settings in env.destinations.named().items()
+    }
+    return {
+        **destinations,
         "heap": HeapResource(url=env.heap.url, app_id=env.heap.app_id),
         "store": StoreResource(url=dg.EnvVar(env.store.env) if isinstance(env.store, Secret) else env.store),
     }
-    if userflow := env.destinations.userflow:
-        resources["userflow"] = UserflowResource(url=userflow.url, api_key=dg.EnvVar(userflow.api_key.env))
-    return resources

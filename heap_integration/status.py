@@ -9,7 +9,8 @@ from heap_integration.delivery.ledger import Ledger
 from heap_integration.delivery.pace import Pace
 from heap_integration.delivery.records import Window
 from heap_integration.events.outbound import FLOW
-from heap_integration.hub import Hub, sync_name
+from heap_integration.hub import Hub
+from heap_integration.routes import routes
 from heap_integration.segments.heap_segments import waiting_pages
 from heap_integration.warehouse.events import accepted_profiles, reasons
 from heap_integration.warehouse.memberships import acknowledged_changes, baseline_size, last_runs
@@ -21,7 +22,7 @@ def read_status(hub: Hub) -> dict[str, Any]:
     with hub.warehouse.read() as con:
         why = reasons(con)
         runs = {str(run["sync"]): run for run in last_runs(con)}
-        added, removed = acknowledged_changes(con)
+        added, removed, updated = acknowledged_changes(con)
         held = baseline_size(con)
         profiles = accepted_profiles(con)
     waiting, problems = hub.waiting_inputs()
@@ -36,16 +37,14 @@ def read_status(hub: Hub) -> dict[str, Any]:
         "unreadable": list(dict.fromkeys([*problems, *hub.unreadable()])),
         "reasons": [{"outcome": outcome, "reason": reason, "rows": rows} for outcome, reason, rows in why],
         "segments": [
-            _segment(segment.name, destination, runs.get(sync_name(segment)))
-            for segment in hub.environment.segments
-            for destination in segment.sync_to
+            _segment(route.sync.name, route.destination, runs.get(route.name)) for route in routes(hub.environment)
         ],
         "quota": {
             "events_per_minute": heap.events_per_minute,
             "events_last_minute": Pace(hub.store, FLOW, [window]).used(window),
             "events_this_month": Ledger(hub.store, FLOW).sent_since(month.timestamp()),
         },
-        "members": {"added": added, "removed": removed, "now": held},
+        "members": {"added": added, "removed": removed, "updated": updated, "now": held},
         "waiting": {
             "landed segments": len(hub.arrivals.waiting()),
             "files and tables": len(waiting),
@@ -55,7 +54,7 @@ def read_status(hub: Hub) -> dict[str, Any]:
 
 
 def _segment(name: str, destination: str, run: dict[str, Any] | None) -> dict[str, Any]:
-    numbers = ("added", "removed", "unchanged", "rejected", "pending")
+    numbers = ("added", "removed", "updated", "unchanged", "rejected", "pending", "held")
     return {
         "segment": name,
         "destination": destination,

@@ -4,7 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection
 
-from heap_integration.environment import Environment, EnvironmentProblems, SegmentSync, load_environment
+from heap_integration.environment import (
+    Environment,
+    EnvironmentProblems,
+    ProfileSync,
+    SyncSettings,
+    load_environment,
+)
 from heap_integration.receiver.settings import Switch, SwitchState
 
 # What stands for the switches of an environment that can't be read any more: nothing is on.
@@ -43,18 +49,20 @@ def switched_off(environment: Environment) -> Callable[[], Collection[str]]:
     return withheld
 
 
-def segment_goes_on(environment: Environment, segment: SegmentSync) -> Callable[[], bool]:
-    """Return a question to ask before each request: is the segment's sync still switched on?"""
+def sync_goes_on(environment: Environment, sync: SyncSettings, destination: str) -> Callable[[], bool]:
+    """Return a question to ask before each request: is the sync to that destination still switched on?"""
     current = _watched(environment)
 
     def goes_on() -> bool:
         now = current()
-        userflow = now.destinations.userflow if now else None
+        if now is None:
+            return False
+        to = now.destinations.named().get(destination)
+        syncs = now.profiles if isinstance(sync, ProfileSync) else now.segments
         return bool(
-            now
-            and userflow
-            and userflow.enabled
-            and any(other.name == segment.name and other.enabled for other in now.segments)
+            to
+            and to.enabled
+            and any(other.slug == sync.slug and other.enabled and destination in other.sync_to for other in syncs)
         )
 
     return goes_on

@@ -75,8 +75,8 @@ def test_right_credentials_are_proved_and_nothing_is_written(tmp_path: Path, san
         "Heap",
         "Heap api key",
         "Heap Segment Sync secret",
-        "Userflow key",
         "Userflow webhook secret",
+        "destination userflow",
         "store",
         "warehouse",
         "landing",
@@ -91,7 +91,8 @@ def test_a_refused_key_is_told_with_what_to_do(tmp_path: Path, sandbox: RunningS
     found = failures(list(online_checks(load_environment(write(tmp_path, sandbox.url)), wrong)))
 
     assert "refuses HEAP_API_KEY for app id 1000000001 (401). Heap > Account" in found["Heap api key"]
-    assert "refuses the key (401). Userflow > Settings > API" in found["Userflow key"]
+    assert "Userflow answered 401" in found["destination userflow"]
+    assert "Check the Userflow API key of this environment" in found["destination userflow"]
     assert "no file at" in found["files shop"]
 
 
@@ -100,7 +101,7 @@ def test_a_key_that_no_header_can_hold_is_not_repeated(tmp_path: Path, sandbox: 
 
     found = failures(list(online_checks(load_environment(write(tmp_path, sandbox.url)), spoilt)))
 
-    assert found["Userflow key"] == "the key holds characters that no key has. copy it again, without spaces"
+    assert found["destination userflow"].startswith("the Userflow key holds characters that no key has: copy it again")
 
 
 def test_an_address_where_nobody_answers_is_told_with_what_to_do(tmp_path: Path) -> None:

@@ -186,7 +186,7 @@ def test_check_tells_by_its_code_whether_a_key_is_refused(tmp_path: Path, sandbo
     assert run(project, "check", "test", USERFLOW_API_KEY=key).code == 0
     wrong = run(project, "check", "test", "--json", USERFLOW_API_KEY="wrong-key")
     assert wrong.code == 1
-    assert [finding["what"] for finding in wrong.json if not finding["ok"]] == ["Userflow key"]
+    assert [finding["what"] for finding in wrong.json if not finding["ok"]] == ["destination userflow"]
     assert b"wrong-key" not in wrong.out
     assert run(project, "check", "test", "--offline", USERFLOW_API_KEY="").code == 2
     assert run(project, "check", "nowhere").code == 2

@@ -64,7 +64,7 @@ def test_the_definitions_of_the_component_hold_names_of_variables_only(
             assert component.environment.landing == str(sandbox.project_root.resolve() / "data/production/landing")
             dg.Definitions.validate_loadable(definitions)
             keys = definitions.resolve_asset_graph().get_all_asset_keys()
-            userflow = definitions.resources["userflow"]  # type: ignore[index]
+            userflow = definitions.resources["userflow_destination"]  # type: ignore[index]
 
     assert {key.path[0] for key in keys} == {"production"}
     assert userflow.api_key == dg.EnvVar("USERFLOW_API_KEY")

@@ -12,7 +12,7 @@ import dagster as dg
 import pytest
 
 from heap_integration import definitions
-from heap_integration.environment import EnvironmentProblems
+from heap_integration.environment import EnvironmentProblems, load_environment
 
 ROOT = Path(__file__).parents[1]
 
@@ -50,7 +50,8 @@ def test_a_shipped_environment_loads_and_every_name_that_is_shared_carries_its_o
     assert {node.key.path[0] for node in graph.asset_nodes} == {name}
     assert {node.group_name for node in graph.asset_nodes} == {f"{name}_events", f"{name}_segments"}
     pools = {pool for node in graph.asset_nodes if node.is_executable for pool in node.pools or ()}
-    assert pools == {f"{name}_{pool}" for pool in ("warehouse", "heap", "userflow")}
+    destinations = load_environment(ROOT / "environments" / name).destinations.named()
+    assert pools == {f"{name}_{pool}" for pool in ("warehouse", "heap", *destinations)}
     assert {job.tags["environment"] for job in jobs} == {name}
     assert {check.asset_key.path[0] for check in graph.asset_check_keys} == {name}
 

@@ -308,6 +308,8 @@ def default_text(field: Any) -> str:
         return "–"
     if isinstance(default, bool):
         return f"`{str(default).lower()}`"
+    if default == "":
+        return '`""`'
     return f"`{[] if default == () else default.isoformat() if isinstance(default, date) else default}`"
 
 
@@ -349,8 +351,13 @@ def test_the_examples_of_environments_are_valid() -> None:
     component = YAML(typ="safe").load(next(text for _, text in pages["environments"] if text.startswith("type:")))
     Environment.model_validate(component["attributes"])
     segment = YAML(typ="safe").load(next(text for kind, text in pages["segments"] if kind == "yaml"))
-    destination = {"userflow": {"api_key": {"env": "KEY"}}}
-    Environment.model_validate({"name": "production", "destinations": destination, **segment})
+    key = {"env": "KEY"}
+    destinations = {
+        "userflow": {"api_key": key},
+        "customerio": {"site_id": key, "api_key": key, "app_api_key": key},
+    }
+    heap = {"app_id": "1", "segment_sync": {"webhook_secret": key}}
+    Environment.model_validate({"name": "production", "heap": heap, "destinations": destinations, **segment})
 
 
 def test_the_forms_of_the_presets_are_shown_as_they_are(tmp_path: Path) -> None:

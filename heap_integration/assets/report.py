@@ -22,8 +22,13 @@ def counts(**values: int) -> dict[str, dg.MetadataValue]:
 def reasons_table(reasons: Mapping[str, int]) -> dg.MetadataValue:
     """Return why rows were not sent, most frequent first."""
     rows = sorted(reasons.items(), key=lambda item: -item[1])[:20]
-    lines = [f"| {count:,} | {_cell(reason)} |" for reason, count in rows]
-    return dg.MetadataValue.md("\n".join(["| rows | reason |", "|---:|---|", *lines]))
+    return table(("rows", "reason"), [(f"{count:,}", reason) for reason, count in rows])
+
+
+def table(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> dg.MetadataValue:
+    """Return rows of text as a table; whatever they hold is shown as it is."""
+    lines = ["| " + " | ".join(map(_cell, row)) + " |" for row in (headings, *rows)]
+    return dg.MetadataValue.md("\n".join([lines[0], "|---" * len(headings) + "|", *lines[1:]]))
 
 
 def bars(title: str, series: Sequence[tuple[str, int]]) -> dg.MetadataValue:

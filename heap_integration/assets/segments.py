@@ -1,15 +1,18 @@
-"""Segments out of Heap: the members Heap reported, and the destinations that follow them."""
+"""The family of segments and profiles: where they come from, where they go, when."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 import dagster as dg
 
-from heap_integration.assets.report import bars, counts, reasons_table
-from heap_integration.environment import Environment, SegmentSync, segment_slug
-from heap_integration.resources import StoreResource, UserflowResource
-from heap_integration.warehouse.memberships import member_count, segment_ids, sync_history
+from heap_integration.assets.members import audience, heap_segment, pages_complete, table_spec
+from heap_integration.assets.syncs import build_sync, build_sync_checks
+from heap_integration.environment import Environment, ProfileSync, SegmentSync, SyncSettings
+from heap_integration.resources import StoreResource
+from heap_integration.routes import Route, routes
+from heap_integration.settings import slug
+from heap_integration.sync_settings import CADENCES, MembersTable
 
 if TYPE_CHECKING:
     from dagster._core.definitions.unresolved_asset_job_definition import (
@@ -19,182 +22,112 @@ if TYPE_CHECKING:
 SENSOR_SECONDS = 30
 
 
-@dataclass(frozen=True)
+@dataclass
 class SegmentAssets:
     """The segments family of one environment."""
 
-    assets: Sequence[dg.AssetsDefinition]
-    checks: Sequence[dg.AssetChecksDefinition]
-    job: "UnresolvedAssetJob | None"
-    schedules: Sequence[dg.ScheduleDefinition]
-    sensors: Sequence[dg.SensorDefinition]
+    assets: list[dg.AssetsDefinition | dg.AssetSpec] = field(default_factory=list)
+    checks: list[dg.AssetChecksDefinition] = field(default_factory=list)
+    jobs: "list[UnresolvedAssetJob]" = field(default_factory=list)
+    schedules: list[dg.ScheduleDefinition] = field(default_factory=list)
+    sensors: list[dg.SensorDefinition] = field(default_factory=list)
+
+
+@dataclass
+class _Flow:
+    """What is run together: audiences have days, Heap's segments and tables have none."""
+
+    job: str
+    words: str
+    partitioned: bool = False
+    keys: dict[str, list[dg.AssetKey]] = field(default_factory=dict)
+
+    def add(self, sync: SyncSettings, *keys: dg.AssetKey) -> None:
+        due = self.keys.setdefault(sync.every, [])
+        due += [key for key in keys if key not in due]
 
 
 def build_segment_assets(env: Environment) -> SegmentAssets:
-    """Return the assets, job, schedule and sensor that carry Heap's segments to their destinations."""
-    segments = [segment for segment in env.segments if segment.enabled]
-    members = [_members(env, segment) for segment in segments]
-    userflow = env.destinations.userflow
-    synced = [segment for segment in segments if "userflow" in segment.sync_to and userflow and userflow.enabled]
-    sources = {segment.slug: asset for segment, asset in zip(segments, members, strict=True)}
-    syncs = [_userflow(env, segment, sources[segment.slug]) for segment in synced]
-    keys = {segment.slug: [asset.key] for segment, asset in zip(segments, members, strict=True)}
-    for segment, sync in zip(synced, syncs, strict=True):
-        keys[segment.slug].append(sync.key)
-    if not members:
-        return SegmentAssets([], [], None, [], [])
+    """Return the assets, jobs, schedules and sensor that carry segments and profiles to their destinations."""
+    family = SegmentAssets()
+    segments = _Flow(
+        "segments", "Apply what Heap reported of its segments, look into tables, and send the differences."
+    )
+    audiences = _Flow("audiences", "Compute the audiences of a day and send only the differences.", partitioned=True)
+    profiles = _Flow("profiles", "Send what changed of users' and accounts' properties.")
+    tables: dict[dg.AssetKey, dg.AssetSpec] = {}
+    for sync in env.syncs():
+        if not sync.enabled:
+            continue
+        source = _source(env, sync, family, tables)
+        flow = profiles if not isinstance(sync, SegmentSync) else audiences if sync.kind == "audience" else segments
+        if source not in tables:
+            flow.add(sync, source)
+        for route in routes(env):
+            if route.sync is sync:
+                flow.add(sync, _sync(env, route, source, family))
+    family.assets += tables.values()
+    for flow in (segments, audiences, profiles):
+        if flow.keys:
+            _run_together(env, flow, family)
+    return family
+
+
+def _source(
+    env: Environment, sync: SegmentSync | ProfileSync, family: SegmentAssets, tables: dict[dg.AssetKey, dg.AssetSpec]
+) -> dg.AssetKey:
+    if isinstance(sync, ProfileSync):
+        return _table(env, sync.table, tables)
+    if isinstance(sync.source, MembersTable):
+        return _table(env, sync.source.table, tables)
+    if sync.kind == "audience":
+        made = audience(env, sync)
+    else:
+        made = heap_segment(env, sync)
+        family.checks.append(pages_complete(env, sync))
+    family.assets.append(made)
+    return made.key
+
+
+def _table(env: Environment, table: str, tables: dict[dg.AssetKey, dg.AssetSpec]) -> dg.AssetKey:
+    spec = table_spec(env, table)
+    tables[spec.key] = spec
+    return spec.key
+
+
+def _sync(env: Environment, route: Route, source: dg.AssetKey, family: SegmentAssets) -> dg.AssetKey:
+    asset = build_sync(env, route, source)
+    family.assets.append(asset)
+    family.checks.append(build_sync_checks(env, route))
+    return asset.key
+
+
+def _run_together(env: Environment, flow: _Flow, family: SegmentAssets) -> None:
+    keys = [key for due in flow.keys.values() for key in due]
     job = dg.define_asset_job(
-        "sync_segments",
-        selection=[*members, *syncs],
-        description="Apply what Heap reported of its segments and send only the differences.",
-        tags={"environment": env.name},
+        f"sync_{flow.job}", selection=keys, description=flow.words, tags={"environment": env.name}
     )
-    checks = [_adds_up(env, segment, sync) for segment, sync in zip(synced, syncs, strict=True)]
-    automatic = env.automation
-    return SegmentAssets(
-        [*members, *syncs],
-        checks,
-        job,
-        _schedules(segments, job, keys) if automatic else [],
-        [_pages_sensor(env, job)] if automatic else [],
-    )
+    family.jobs.append(job)
+    if env.automation:
+        family.schedules += [_schedule(flow, every, CADENCES[every], job) for every in flow.keys]
+        if flow.job == "segments" and any("heap_segments" in key.path for key in keys):
+            family.sensors.append(_pages_sensor(env, job))
 
 
-def _members(env: Environment, segment: SegmentSync) -> dg.AssetsDefinition:
-    @dg.asset(
-        key=[env.name, "heap_segments", segment.slug],
-        group_name=f"{env.name}_segments",
-        kinds={"heap", "duckdb"},
-        owners=_owners(env),
-        pool=f"{env.name}_warehouse",
-        code_version="1",
-        description=f"Who is in Heap's segment “{segment.name}”, as its Segment Sync webhook reported.",
-        tags={"environment": env.name},
-    )
-    def heap_segment(context: dg.AssetExecutionContext, store: StoreResource) -> dg.MaterializeResult:  # type: ignore[type-arg]
-        from heap_integration.segments.heap_segments import apply_pages
-
-        with store.hub(env) as hub:
-            applied = apply_pages(hub.store, hub.warehouse)
-            context.log.info(f"applied {applied.pages} pages: {applied.added} entered, {applied.removed} left")
-            with hub.warehouse.read() as con:
-                heap_id = segment.segment_id or segment_ids(con).get(segment.name)
-                members = 0 if heap_id is None else member_count(con, heap_id)
-            metadata = {
-                **counts(
-                    row_count=members,
-                    members=members,
-                    pages=applied.pages,
-                    incomplete_tasks=len(applied.incomplete),
-                ),
-                "segment": dg.MetadataValue.text(
-                    f"{segment.name} ({heap_id})"
-                    if heap_id is not None
-                    else f"{segment.name}: Heap has reported nothing yet"
-                ),
-            }
-            return dg.MaterializeResult(metadata=metadata)
-
-    return heap_segment
-
-
-def _userflow(env: Environment, segment: SegmentSync, source: dg.AssetsDefinition) -> dg.AssetsDefinition:
-    @dg.asset(
-        key=[env.name, "userflow_segments", segment.slug],
-        deps=[source],
-        group_name=f"{env.name}_segments",
-        kinds={"userflow"},
-        owners=_owners(env),
-        pool=f"{env.name}_userflow",
-        code_version="1",
-        description=f"“{segment.name}” in Userflow: only who entered or left since the last acknowledgement is sent.",
-        tags={"environment": env.name},
-        retry_policy=dg.RetryPolicy(max_retries=2, delay=30, backoff=dg.Backoff.EXPONENTIAL),
-    )
-    def userflow_segment(
-        context: dg.AssetExecutionContext, store: StoreResource, userflow: UserflowResource
-    ) -> dg.MaterializeResult:  # type: ignore[type-arg]
-        from heap_integration.delivery.engine import DeliveryStopped
-        from heap_integration.delivery.records import NotAuthorised
-        from heap_integration.switches import segment_goes_on
-
-        with store.hub(env) as hub:
-            client = userflow.client()
-            try:
-                sync = hub.segment_sync(segment, client)
-                report = sync.run(go_on=segment_goes_on(env, segment))
-            except DeliveryStopped as stopped:
-                raise dg.Failure(
-                    f"{stopped}. What was not acknowledged goes out with the next sync.",
-                    metadata=counts(sent=stopped.tally.accepted, rejected=stopped.tally.rejected),
-                    allow_retries=not isinstance(stopped.__cause__, NotAuthorised),
-                ) from stopped
-            finally:
-                client.close()
-            context.log.info(
-                f"{report.added} entered, {report.removed} left, {report.rejected} refused of {report.planned} changes"
-            )
-            with hub.warehouse.read() as con:
-                history = sync_history(con, sync.name)
-            metadata = {
-                **counts(
-                    row_count=report.wanted,
-                    read=report.read,
-                    sent=report.sent,
-                    unchanged=report.unchanged,
-                    rejected=report.rejected,
-                    suppressed=report.tally.suppressed,
-                    pending=report.pending,
-                    added=report.added,
-                    removed=report.removed,
-                ),
-                "changes by sync": bars("changes by sync", history),
-            }
-            if report.tally.reasons:
-                metadata["reasons"] = reasons_table(report.tally.reasons)
-            return dg.MaterializeResult(metadata=metadata)
-
-    return userflow_segment
-
-
-def _adds_up(env: Environment, segment: SegmentSync, sync: dg.AssetsDefinition) -> dg.AssetChecksDefinition:
-    @dg.asset_check(
-        asset=sync.key,
-        name="baseline_is_segment",
-        blocking=True,
-        description="Userflow has acknowledged exactly the members, but for those it refused or that are pending.",
-    )
-    def baseline_is_segment(store: StoreResource) -> dg.AssetCheckResult:
-        with store.hub(env) as hub:
-            apart = hub.apart(segment)
-        return dg.AssetCheckResult(passed=apart.explained, metadata=counts(**apart.numbers))
-
-    return baseline_is_segment
-
-
-def _schedules(
-    segments: Sequence[SegmentSync], job: "UnresolvedAssetJob", keys: dict[str, list[dg.AssetKey]]
-) -> list[dg.ScheduleDefinition]:
-    cadences = {segment.every: segment.cron for segment in segments}
-    return [
-        _schedule(every, cron, job, [key for s in segments if s.every == every for key in keys[s.slug]])
-        for every, cron in cadences.items()
-    ]
-
-
-def _schedule(every: str, cron: str, job: "UnresolvedAssetJob", keys: Sequence[dg.AssetKey]) -> dg.ScheduleDefinition:
+def _schedule(flow: _Flow, every: str, cron: str, job: "UnresolvedAssetJob") -> dg.ScheduleDefinition:
     @dg.schedule(
-        name=f"segments_{segment_slug(every)}",
+        name=f"{flow.job}_{slug(every)}",
         job=job,
         cron_schedule=cron,
         execution_timezone="UTC",
         default_status=dg.DefaultScheduleStatus.RUNNING,
-        description=f"Syncs the segments due {every}: the sensor's backstop, and the retry of who was refused.",
+        description=f"Syncs the {flow.job} due {every}; who was refused before is tried again.",
     )
-    def segments_due() -> dg.RunRequest:
-        return dg.RunRequest(asset_selection=list(keys))
+    def due() -> dg.RunRequest:
+        today = datetime.now(UTC).date().isoformat()
+        return dg.RunRequest(asset_selection=flow.keys[every], partition_key=today if flow.partitioned else None)
 
-    return segments_due
+    return due
 
 
 def _pages_sensor(env: Environment, job: "UnresolvedAssetJob") -> dg.SensorDefinition:
@@ -217,7 +150,3 @@ def _pages_sensor(env: Environment, job: "UnresolvedAssetJob") -> dg.SensorDefin
         return dg.SensorResult(run_requests=[dg.RunRequest(run_key=noticed)], cursor=noticed)
 
     return segment_pages
-
-
-def _owners(env: Environment) -> list[str] | None:
-    return [env.owners["segments"]] if "segments" in env.owners else None

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from heap_integration.cli import environments, events, services
+from heap_integration.cli import audiences, connect, environments, events, services, syncs
 from heap_integration.cli.terminal import USAGE, app, end
 from heap_integration.environment import EnvironmentProblems, MissingSecret
 
-__all__ = ["app", "environments", "events", "main", "services"]
+__all__ = ["app", "audiences", "connect", "environments", "events", "main", "services", "syncs"]
 
 
 def main() -> None:

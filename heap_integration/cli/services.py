@@ -41,6 +41,7 @@ def receive(
     log: Annotated[LogForm, typer.Option(help="How the log is written.")] = LogForm.TEXT,
 ) -> None:
     """Take webhooks and Segment-style calls until interrupted."""
+    from heap_integration.connecting import connected_id_token
     from heap_integration.hub import receiver_settings
     from heap_integration.receiver import create_app, serve
     from heap_integration.receiver.log import configure
@@ -56,6 +57,7 @@ def receive(
             store=hub.store,
             landing=hub.landing(),
             switch=switch(settings),
+            connected=lambda: connected_id_token(hub.store),
         )
         try:
             serve(receiver, host, port, lambda url: err.print(f"{environment}: receiving on {url}"))

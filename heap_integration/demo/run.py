@@ -20,12 +20,14 @@ from rich.table import Table
 from heap_integration.demo.clickstream import Click, fetch, read_clicks, write_days
 from heap_integration.demo.services import DemoFailed, Services
 from heap_integration.demo.world import World
-from heap_integration.environment import Environment, load_environment, read_variables
+from heap_integration.environment import Environment, SegmentSync, load_environment, read_variables
 from heap_integration.events.days import day_ranges
 from heap_integration.events.mapping import load_mapping
 from heap_integration.hub import Hub, open_hub
+from heap_integration.routes import routes
 from heap_integration.status import read_status
 from heap_integration.warehouse.events import day_counts, pending_days
+from heap_integration.warehouse.memberships import baseline_size
 
 NAME = "sandbox"
 DAGSTER = "http://127.0.0.1:3000"
@@ -33,6 +35,13 @@ DOCS = "http://127.0.0.1:8490"
 # An hour of Heap's budget is 900,000 events; who sends more watches the UI instead.
 PATIENCE = timedelta(hours=1)
 POLL_SECONDS = 2.0
+# What the shop's data team computes of its own accord.
+SHOPPERS = """
+create or replace view shoppers as
+select identity as user_id, count(*) filter (where event = 'purchase') as purchases, max(time) as last_seen,
+       arg_max(json_extract_string(properties, '$.acquisition_channel'), time) as channel
+from hub_events group by identity having purchases > 0
+"""
 
 
 class Demo:
@@ -77,7 +86,7 @@ class Demo:
             with self._status, open_hub(self.environment, self.variables) as hub:
                 clicks = self._clicks()
                 self._start_services(ui=not once)
-                before = read_status(hub)
+                before = read_status(hub) | {"held": self._members(hub)}
                 self._say("Userflow's users and Heap's segments are being set up")
                 self.world.settle_in(clicks, f"{self.receiver}/userflow")
                 self.world.introduce(clicks, self.receiver, self.write_key)
@@ -87,6 +96,7 @@ class Demo:
                 if first:
                     self.world.sync_segments(clicks, self._now, f"{self.receiver}/heap/segments")
                     self._deliver(hub, [], once=once)
+                self._find_audiences(hub)
             with open_hub(self.environment, self.variables) as hub:
                 self._report(hub, before)
             if not once:
@@ -169,6 +179,11 @@ class Demo:
             "heap_client_secret": value["heap.api_key"],
             "userflow_api_key": value["destinations.userflow.api_key"],
             "userflow_signing_secret": value["sources.userflow.signing_secret"],
+            "userpilot_api_key": value["destinations.userpilot.api_key"],
+            "customerio_site_id": value["destinations.customerio.site_id"],
+            "customerio_api_key": value["destinations.customerio.api_key"],
+            "customerio_app_api_key": value["destinations.customerio.app_api_key"],
+            "webhook_secret": value["destinations.webhooks[0].secret"],
         }
 
     def _dagster_home(self) -> dict[str, str]:
@@ -195,20 +210,29 @@ class Demo:
         if not once:
             self._watch(hub, ranges)
             return
-        home = self._dagster_home()
-        dagster: list[str | Path] = [Path(sys.executable).with_name("dagster"), "asset", "materialize"]
-        dagster += ["-m", "heap_integration.definitions", "-a", NAME, "--select"]
         self._say("Dagster is materializing the segments" + (" and the days" if ranges else ""))
-        both = f'key:"{NAME}/heap_segments/*" or key:"{NAME}/userflow_segments/*"'
-        self.services.start("segments", [*dagster, both], home)
+        self._materialize("segments", f'key:"{NAME}/heap_segments/*"+')
         if not ranges:
             self.services.finish("segments")
         for first, last in ranges:
-            self.services.start(
-                "events", [*dagster, f'key:"{NAME}/events/*"', "--partition-range", f"{first}...{last}"], home
-            )
+            self._materialize("events", f'key:"{NAME}/events/*"', "--partition-range", f"{first}...{last}")
             self.services.finish("events")
         self.services.finish("segments")
+
+    def _find_audiences(self, hub: Hub) -> None:
+        """Compute the audiences of today out of the events that have come, and send them and the profiles out."""
+        with hub.warehouse.write() as con:
+            con.execute(SHOPPERS)
+        self._say("Dagster is computing the audiences and sending them out")
+        today = datetime.now(UTC).date().isoformat()
+        selection = f'key:"{NAME}/audiences/*"+ or key:"{NAME}/*_profiles/*"'
+        self._materialize("audiences", selection, "--partition", today)
+        self.services.finish("audiences")
+
+    def _materialize(self, name: str, selection: str, *options: str) -> None:
+        dagster: list[str | Path] = [Path(sys.executable).with_name("dagster"), "asset", "materialize"]
+        dagster += ["-m", "heap_integration.definitions", "-a", NAME, "--select", selection, *options]
+        self.services.start(name, dagster, self._dagster_home())
 
     def _wait_for_webhooks(self) -> None:
         while self.world.counts()["userflow_webhooks_waiting"]:
@@ -236,8 +260,12 @@ class Demo:
     def _report(self, hub: Hub, before: dict[str, Any]) -> None:
         now = read_status(hub)
         events, earlier = now["events"], before["events"]
-        members = {segment.slug: hub.apart(segment).numbers["baseline"] for segment in hub.environment.segments}
-        held = {slug: self.world.members(f"heap_segment_{slug}") for slug in members}
+        members, earlier_members = self._members(hub), before["held"]
+        held = {
+            route.name: self.world.members(route.destination, route.sync)
+            for route in routes(hub.environment)
+            if isinstance(route.sync, SegmentSync)
+        }
         table = Table(title="What happened", title_justify="left")
         for heading in ("", "this start", "in all", "in the sandbox"):
             table.add_column(heading, justify="right" if heading else "left")
@@ -258,10 +286,11 @@ class Demo:
         row("rejected", refused - earlier["rejected"] - earlier["refused"], refused)
         for change in ("added", "removed"):
             total = now["members"][change]
-            row(f"members {change}", total - before["members"][change], total)
+            row(f"members and shoppers {change}", total - before["members"][change], total)
         refused_members = [sum(segment["rejected"] for segment in status["segments"]) for status in (before, now)]
         row("members refused", refused_members[1] - refused_members[0], refused_members[1])
-        row("members now", sum(members.values()) - before["members"]["now"], sum(members.values()), sum(held.values()))
+        now_held = sum(members.values())
+        row("members now", now_held - sum(earlier_members.values()), now_held, sum(held.values()))
         self.out.print(table)
         faults = list(now["faults"])
         if arrived != accepted:
@@ -273,6 +302,12 @@ class Demo:
         if faults:
             raise DemoFailed("the counts don't add up: " + "; ".join(faults))
         self.out.print("[green]The counts add up at both ends.[/]")
+
+    def _members(self, hub: Hub) -> dict[str, int]:
+        """Return how many members the destination of each segment has acknowledged."""
+        followed = [route for route in routes(hub.environment) if isinstance(route.sync, SegmentSync)]
+        with hub.warehouse.read(ample=True) as con:
+            return {route.name: baseline_size(con, route.name) for route in followed}
 
     def _stay(self) -> None:
         self.out.print(

@@ -9,6 +9,7 @@ from typing import Any
 import httpx
 
 from heap_integration.demo.clickstream import Click, cart_abandoners, loyal_buyers
+from heap_integration.environment import SegmentSync
 
 # A few people that Heap knows and Userflow doesn't, as everywhere.
 STRANGERS = 5
@@ -17,6 +18,7 @@ INTRODUCED = 40
 PLANS = ("free", "team", "business")
 COMPANIES = ("acme", "globex", "initech")
 STEPS = ("flow_started", "flow_step_seen", "flow_completed", "checklist_task_completed")
+VENDORS = ("userflow", "userpilot", "customerio")
 SEGMENTS = {"Cart abandoners": (1338065, cart_abandoners), "Loyal buyers": (1338066, loyal_buyers)}
 
 
@@ -91,10 +93,12 @@ class World:
         """Return how many different events Heap holds."""
         return int(self._get("/_state/events/count", app_id=self._app_id)["keys"])
 
-    def members(self, attribute: str) -> int:
-        """Return how many users have a membership attribute set in Userflow."""
-        answer = self._get("/_state/userflow/segments", app_id=self._app_id)
-        return sum(int(row["users"]) for row in _rows(answer) if row["attribute"] == attribute)
+    def members(self, destination: str, segment: SegmentSync) -> int:
+        """Return how many users a destination has in the audience of a segment."""
+        vendor = destination if destination in VENDORS else "webhook"
+        shown = self._get("/_state/vendors", app_id=self._app_id, name=vendor)["vendors"]
+        names = {segment.name, f"heap_segment_{segment.slug}"}
+        return sum(each["members"] for one in shown for each in one["audiences"] if each["name"] in names)
 
     def close(self) -> None:
         """Close the connections."""

@@ -141,9 +141,9 @@ class Project:
             definitions=definitions,
         )
 
-    def sync(self) -> dg.ExecuteInProcessResult:
-        """Run ``sync_segments``."""
-        return self.run("sync_segments")
+    def sync(self, **config: Any) -> dg.ExecuteInProcessResult:
+        """Run ``sync_segments``, with the config of its steps by their names."""
+        return self.run("sync_segments", run_config={"ops": {name: {"config": each} for name, each in config.items()}})
 
     def run(self, job: str, *, definitions: dg.Definitions | None = None, **options: Any) -> dg.ExecuteInProcessResult:
         """Run a job to its end, good or bad."""

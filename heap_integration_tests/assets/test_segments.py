@@ -12,6 +12,7 @@ import dagster as dg
 import httpx
 import pytest
 
+from heap_integration.delivery.records import UNKNOWN_THERE
 from heap_integration_tests.assets.project import Project, key, numbers
 from heap_integration_tests.receiver.signing import heap_headers
 
@@ -77,10 +78,10 @@ def attribute(project: Project, name: str = "heap_segment_loyal_buyers") -> dict
     return {user["id"]: user["attributes"][name] for user in users if name in user["attributes"]}
 
 
-def sync(project: Project) -> dict[str, int]:
+def sync(project: Project, **config: Any) -> dict[str, int]:
     """Run the job, whose counts add up and whose check passes, and return what it did and cost."""
     before = project.sandbox.counts()["userflow_requests"]
-    result = project.sync()
+    result = project.sync(**{"lab__userflow_segments__loyal_buyers": config} if config else {})
     assert result.success
     assert all(check.passed for check in result.get_asset_check_evaluations())
     told = numbers(result, key("userflow_segments", "loyal_buyers"))[None]
@@ -98,7 +99,7 @@ def test_only_who_entered_or_left_is_sent(project: Project, heap: Heap) -> None:
     heap.define("ada", "cy")
     changed = sync(project)
 
-    assert first == {"sent": 2, "unchanged": 0, "rejected": 0, "added": 2, "removed": 0, "calls": 4}
+    assert first == {"sent": 2, "unchanged": 0, "rejected": 0, "added": 2, "removed": 0, "calls": 5}
     assert nothing_new == {"sent": 0, "unchanged": 2, "rejected": 0, "added": 0, "removed": 0, "calls": 0}
     assert changed == {"sent": 2, "unchanged": 1, "rejected": 0, "added": 1, "removed": 1, "calls": 4}
     assert attribute(project) == {"ada": True, "bob": False, "cy": True}
@@ -112,7 +113,9 @@ def test_who_is_unknown_to_userflow_is_refused_with_a_reason_and_tried_again(pro
 
     told = numbers(result, key("userflow_segments", "loyal_buyers"))[None]
     assert (told["sent"], told["rejected"]) == (1, 1)
-    assert "no such user in Userflow, and create_users is off" in told["reasons"]
+    assert UNKNOWN_THERE in told["reasons"]
+    assert "zoë" in told["rejected sample"]
+    assert (told["match rate"], told["unknown_there"]) == (0.5, 1)
     assert sync(project)["rejected"] == 1
     assert attribute(project) == {"ada": True}
 
@@ -140,20 +143,24 @@ def test_membership_can_be_a_list_of_segments(project: Project, heap: Heap) -> N
     ).is_success
     heap.define("ada", "bob")
     sync(project)
-    assert attribute(project, "heap_segments") == {"ada": ["Loyal buyers"], "bob": ["Another", "Loyal buyers"]}
+    assert attribute(project, "heap_segments") == {"ada": ["loyal_buyers"], "bob": ["Another", "loyal_buyers"]}
 
     heap.define("ada")
     sync(project)
-    assert attribute(project, "heap_segments") == {"ada": ["Loyal buyers"], "bob": ["Another"]}
+    assert attribute(project, "heap_segments") == {"ada": ["loyal_buyers"], "bob": ["Another"]}
 
 
-def test_a_drained_segment_loses_everybody(project: Project, heap: Heap) -> None:
+def test_a_drained_segment_loses_everybody_once_that_is_confirmed(project: Project, heap: Heap) -> None:
     known(project, "ada", "bob")
     heap.define("ada", "bob")
     sync(project)
     heap.sync(drain=True)
 
-    assert sync(project)["removed"] == 2
+    held_back = project.sync()
+    (failed,) = (event for event in held_back.all_events if event.is_step_failure)
+    assert "the source is empty while 2 are at the destination" in failed.step_failure_data.error_display_string
+    assert attribute(project) == {"ada": True, "bob": True}
+    assert sync(project, confirm=True)["removed"] == 2
     assert attribute(project) == {"ada": False, "bob": False}
 
     heap.sync(full=True)
@@ -235,8 +242,8 @@ def test_a_baseline_that_is_not_the_segment_fails_the_check(project: Project, he
             instance=project.instance,
             raise_on_error=False,
         )
-        (evaluation,) = result.get_asset_check_evaluations()
-        return evaluation
+        found = result.get_asset_check_evaluations()
+        return next(each for each in found if each.check_name == "baseline_is_source")
 
     assert check().passed
     with project.hub() as hub, hub.warehouse.write() as con:

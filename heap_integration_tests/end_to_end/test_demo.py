@@ -9,12 +9,24 @@ import shutil
 import socket
 import subprocess
 import sys
+from base64 import b64encode
 from pathlib import Path
 
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
-NAMES = ("HEAP_API_KEY", "HEAP_SEGMENT_SYNC_SECRET", "USERFLOW_API_KEY", "USERFLOW_WEBHOOK_SECRET", "SHOP_WRITE_KEY")
+NAMES = (
+    "HEAP_API_KEY",
+    "HEAP_SEGMENT_SYNC_SECRET",
+    "USERFLOW_API_KEY",
+    "USERFLOW_WEBHOOK_SECRET",
+    "SHOP_WRITE_KEY",
+    "USERPILOT_API_KEY",
+    "CUSTOMERIO_SITE_ID",
+    "CUSTOMERIO_API_KEY",
+    "CUSTOMERIO_APP_API_KEY",
+    "CRM_WEBHOOK_SECRET",
+)
 
 
 def free_port() -> int:
@@ -32,6 +44,7 @@ def project(tmp_path: Path) -> Path:
     settings = tmp_path / "environments" / "sandbox" / "environment.yaml"
     settings.write_text(settings.read_text().replace(":8470", f":{free_port()}"))
     variables = {name: secrets.token_hex(16) for name in NAMES}
+    variables["CRM_WEBHOOK_SECRET"] = f"whsec_{b64encode(secrets.token_bytes(32)).decode()}"
     (settings.parent / ".env").write_text("".join(f"{name}={value}\n" for name, value in variables.items()))
     for wheel in (ROOT / "data" / "demo").glob("*.whl"):
         (tmp_path / "data" / "demo").mkdir(parents=True)
@@ -56,7 +69,7 @@ def test_a_second_start_continues_and_sends_nothing_twice_and_no_file_holds_a_se
     assert first["events accepted"][0] == first["events accepted"][1] == first["events accepted"][2] > 300
     assert first["profiles accepted"] == [43, 43, 43]
     assert first["pending"] == [0, 0]
-    assert first["members added"][0] > first["members removed"][0] > 0
+    assert first["members and shoppers added"][0] > first["members and shoppers removed"][0] > 0
     second = demo(project, "--days", "3", "--receiver-port", str(port))
     assert second["events accepted"] == [0, *first["events accepted"][1:]]
     assert second["lines read"][0] == 0
