@@ -65,6 +65,10 @@ ELSEWHERE = {
         '"dev", "-w", "workspace.yaml"',
     ),
     "heap-integration send-events events.ndjson -e production": ("benchmarks/send_events.py", '"send-events"'),
+    'heap-integration sync "Power users" -e production --preview': (
+        "heap_integration_tests/test_cli_syncs.py",
+        '"--preview"',
+    ),
     "heap-integration stream -e production": ("heap_integration_tests/test_streaming.py", '"stream", "-e"'),
 }
 EVENTS = """\
