@@ -13,7 +13,7 @@ from typing import Any
 
 import httpx
 from httpx import codes
-from sqlalchemy import create_engine, inspect, make_url, text
+from sqlalchemy import Engine, create_engine, inspect, make_url, text
 from sqlalchemy.exc import SQLAlchemyError
 
 from heap_integration.connecting import ConnectFailed, prove
@@ -242,12 +242,20 @@ def _used_store(environment: Environment, variables: Mapping[str, str]) -> str |
     if url is None or (url.startswith("sqlite") and not Path(url.partition(":///")[2]).exists()):
         return None
     try:
-        engine = create_engine(make_url(url), hide_parameters=True)
+        engine = _engine(url)
         used = inspect(engine).has_table("meta")
         engine.dispose()
-    except (ModuleNotFoundError, SQLAlchemyError):  # the store's own check tells of it
+    except (ModuleNotFoundError, StoreError, SQLAlchemyError):  # the store's own check tells of it
         return None
     return url if used else None
+
+
+def _engine(url: str) -> Engine:
+    try:
+        return create_engine(make_url(url), hide_parameters=True)
+    except ValueError:
+        # Its words repeat what stands in the place of a port, which may be a part of a password.
+        raise StoreError("the address can't be read") from None
 
 
 def _reach(client: httpx.Client, url: str) -> str:
@@ -311,7 +319,7 @@ def _ask(client: httpx.Client, method: str, url: str, **options: Any) -> httpx.R
         raise Failed(f"{url} gives no answer in time", _way_to(url)) from None
     except (httpx.LocalProtocolError, UnicodeEncodeError):  # the first one's text repeats the key
         raise Failed("the key holds characters that no key has", "copy it again, without spaces") from None
-    except httpx.TransportError as error:
+    except httpx.RequestError as error:
         raise Failed(f"{url} can't be reached: {error}", _way_to(url)) from None
 
 
@@ -325,7 +333,7 @@ def _store(url: str) -> str:
     file = url.partition(":///")[2] if url.startswith("sqlite") else None
     try:
         if file is None:
-            engine = create_engine(make_url(url), hide_parameters=True)
+            engine = _engine(url)
             with engine.connect() as connection:
                 connection.execute(text("select 1"))
             engine.dispose()

@@ -70,7 +70,7 @@ def _unknown_destinations(
 ) -> Iterator[InitErrorDetails]:
     allowed = f"configured: {', '.join(destinations)}" if destinations else "none is configured"
     for position, name in _items(sync.get("sync_to")):
-        if name not in destinations:
+        if isinstance(name, str) and name not in destinations:
             yield _wrong(f"no such destination under destinations; {allowed}", flow, index, "sync_to", position)
 
 

@@ -15,7 +15,15 @@ from heap_integration.destinations.heap import HeapPropertiesSettings
 from heap_integration.destinations.userflow import UserflowSettings
 from heap_integration.destinations.userpilot import UserpilotSettings
 from heap_integration.destinations.webhook import WebhookSettings
-from heap_integration.settings import KeyPart, Name, Secret, Settings, WebAddress, address_parts
+from heap_integration.settings import (
+    KeyPart,
+    Name,
+    Secret,
+    Settings,
+    WebAddress,
+    address_parts,
+    is_web_address,
+)
 
 APP_ID = (
     "must be the digits of Heap's app id, or Heap's address while that environment is open "
@@ -65,6 +73,14 @@ def _store_address(given: str) -> str:
     return given
 
 
+def _redirect_address(given: str) -> str:
+    address = address_parts(given)
+    if not is_web_address(address) or "?" in given or "#" in given:
+        message = "must be like http://localhost:8475/callback, without a user, a password, a ? or a #"
+        raise PydanticCustomError("address", message)
+    return given
+
+
 AppId = Annotated[str, BeforeValidator(_read_app_id, json_schema_input_type=str | int)]
 EnvironmentName = Annotated[str, AfterValidator(_environment_name)]
 WarehouseAddress = Annotated[str, AfterValidator(_warehouse_address)]
@@ -82,7 +98,7 @@ class OAuthSettings(Settings):
     client_secret: Secret
     token_key: Secret
     redirect_port: int = Field(8475, gt=0, lt=65536)
-    redirect_address: WebAddress | None = None
+    redirect_address: Annotated[str, AfterValidator(_redirect_address)] | None = None
 
     @property
     def redirect_uri(self) -> str:

@@ -25,9 +25,18 @@ def address_parts(address: str) -> SplitResult:
         return SplitResult("", "", "", "", "")
 
 
+def is_web_address(address: SplitResult) -> bool:
+    """Say whether it is one of http or https, without a user or a password, whose host and port there can be."""
+    try:
+        host, _ = (address.hostname or "").encode("idna"), address.port
+    except ValueError:  # a label that is empty or too long, a port beyond 65535
+        return False
+    readable = bool(host) and address.netloc.isprintable() and " " not in address.netloc and "@" not in address.netloc
+    return readable and address.scheme in ("http", "https")
+
+
 def _web_address(given: str) -> str:
-    address = address_parts(given)
-    if address.scheme not in ("http", "https") or not address.hostname or "@" in address.netloc:
+    if not is_web_address(address_parts(given)):
         raise PydanticCustomError("address", "must be like https://host, without a user or a password")
     return given.rstrip("/")
 

@@ -111,6 +111,19 @@ def test_an_address_where_nobody_answers_is_told_with_what_to_do(tmp_path: Path)
     assert "start the stand-in: heap-integration sandbox" in found["Heap"]
 
 
+def test_a_password_that_makes_the_store_unreadable_is_not_repeated(tmp_path: Path, sandbox: RunningSandbox) -> None:
+    folder = write(tmp_path, sandbox.url)
+    with (folder / "environment.yaml").open("a") as file:
+        file.write("store: {env: STORE_URL}\n")
+    known = VARIABLES | {"STORE_URL": "postgresql://hub:p@ss:hunter2@db/hub"}
+
+    found = failures(list(online_checks(load_environment(folder), known)))
+
+    assert found["store"].startswith("can't be opened: the address can't be read.")
+    assert "destination userflow" not in found
+    assert "hunter2" not in str(found)
+
+
 def test_offline_a_missing_variable_a_missing_mapping_and_a_shared_app_id_are_found(tmp_path: Path) -> None:
     write(tmp_path, name="production")
     write(tmp_path, name="staging")

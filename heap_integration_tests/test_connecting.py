@@ -257,7 +257,7 @@ def test_a_port_in_use_is_told(sandbox: RunningSandbox, store: Store) -> None:
 
 
 def test_the_redirect_address_may_be_registered_under_another_name(tmp_path: Path, store: Store) -> None:
-    registered = f"http://localhost:{PORT}/api/oauth-redirect"
+    registered = f"http://localhost:{PORT}/api/oauth-redirect/"
     heap = DEVELOPMENT.model_copy(update={"heap_redirect_uri": registered})
     with running_sandbox(tmp_path / "localhost", environments=(heap,)) as sandbox:
         named = environment(sandbox.url, redirect_address=registered)

@@ -165,6 +165,21 @@ def test_what_a_sync_asks_of_a_destination_must_be_possible_there() -> None:
     ]
 
 
+def test_a_destination_that_is_no_name_is_told_of_as_that() -> None:
+    assert mistakes(GOOD.replace("sync_to: [userflow]", "sync_to: [[userflow]]")) == [
+        "5: segments[0].sync_to: must not be empty",
+        "5: segments[0].sync_to[0]: must be text",
+    ]
+
+
+@pytest.mark.parametrize("address", ["https://h:99999", "https://h..io", f"https://{'a' * 64}.io", "https://a b.io"])
+def test_an_address_to_which_nothing_can_connect_is_refused(address: str) -> None:
+    settings = f'{{api_key: {{env: USERFLOW_API_KEY}}, base_url: "{address}"}}'
+    assert mistakes(GOOD.replace("{api_key: {env: USERFLOW_API_KEY}}", settings)) == [
+        "7: destinations.userflow.base_url: must be like https://host, without a user or a password"
+    ]
+
+
 def test_a_destination_that_nobody_configured_is_told_of() -> None:
     assert mistakes(GOOD.replace("destinations:", "owners:").replace("{api_key: {env: USERFLOW_API_KEY}}", "me")) == [
         "5: segments[0].sync_to[0]: no such destination under destinations; none is configured"

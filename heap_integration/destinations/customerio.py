@@ -117,7 +117,12 @@ class CustomerioDestination:
         )
 
     def profiles(
-        self, of: Kind, *, create: bool, identified_by: Literal["identity", "email"] = "identity"
+        self,
+        of: Kind,
+        *,
+        create: bool,
+        identified_by: Literal["identity", "email"] = "identity",
+        slug: str = "",  # noqa: ARG002
     ) -> ProfileSender:
         """Return what sets attributes of people, or of objects for accounts."""
         profiles = Profiles(ID_TYPES[identified_by], self.settings.object_type if of == "accounts" else "")

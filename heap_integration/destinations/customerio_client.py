@@ -12,7 +12,8 @@ from urllib.parse import quote
 
 import orjson
 
-from heap_integration.delivery.records import BatchRejected, Record, Window
+from heap_integration.delivery.records import BatchRejected, Record, RetryLater, Window
+from heap_integration.destinations.http import attempts, shown
 
 if TYPE_CHECKING:
     import httpx
@@ -25,7 +26,6 @@ APP_CALLS = Window(10, 1.0)
 LOOKED_UP_AT_ONCE = 100
 MEMBERS_A_PAGE = 30_000
 BATCH_BYTES, ITEM_BYTES = 500_000, 32_000
-NOT_FOUND = 404
 
 IdType = Literal["id", "email"]
 
@@ -77,30 +77,37 @@ class CustomerioClient:
 
     def workspace(self) -> Mapping[str, Any]:
         """Return ``environment_id``, the workspace's number, and ``region`` of the Track API's credentials."""
-        found: Mapping[str, Any] = self.track.json(self.track.call("GET", "/api/v1/accounts/region"))
+        found = self.track.object(self.track.call("GET", "/api/v1/accounts/region"))
+        if not found.get("environment_id"):
+            raise RetryLater("Customer.io's answer is no workspace")
         return found
 
     def segments(self) -> list[Mapping[str, Any]]:
         """Return all segments, manual and data-driven ones."""
-        return self.app.json(self._app("GET", "/v1/segments")).get("segments") or []
+        return self.app.object(self._app("GET", "/v1/segments")).get("segments") or []
 
     def segment(self, number: int) -> Mapping[str, Any] | None:
         """Return a segment, ``None`` where there is none of that number."""
         answer = self._app("GET", f"/v1/segments/{number}", or_none=True)
-        return None if answer.status_code == NOT_FOUND else self.app.json(answer)["segment"]
+        return None if self.app.is_unknown(answer) else self._segment(answer)
 
     def create_segment(self, name: str, description: str) -> int:
         """Make an empty manual segment and return its number."""
         segment = {"name": name, "description": description}
         answer = self._app("POST", "/v1/segments", json={"segment": segment})
-        return int(self.app.json(answer)["segment"]["id"])
+        return int(self._segment(answer)["id"])
 
     def members(self, number: int) -> Iterator[Mapping[str, Any]]:
-        """Yield the identifiers (``id``, ``email``, ``cio_id``) of everybody in a segment."""
+        """Yield the identifiers (``id``, ``email``, ``cio_id``) of everybody in a segment.
+
+        A page that fails is asked for again.
+        """
         start = ""
         while True:
             query = {"limit": str(MEMBERS_A_PAGE)} | ({"start": start} if start else {})
-            page = self.app.json(self._app("GET", f"/v1/segments/{number}/membership", params=query))
+            for attempt in attempts():
+                with attempt:
+                    page = self.app.object(self._app("GET", f"/v1/segments/{number}/membership", params=query))
             yield from page.get("identifiers") or ()
             start = page.get("next") or ""
             if not start:
@@ -116,7 +123,7 @@ class CustomerioClient:
         """Return those of up to 100 people that Customer.io knows, by the ids that were asked for."""
         answer = self._app("POST", "/v1/customers/attributes", params={"id_type": id_type}, json={"ids": list(ids)})
         found: dict[str, Person] = {}
-        for entry in self.app.json(answer).get("customers") or ():
+        for entry in self.app.object(answer).get("customers") or ():
             # The reference wraps each in `customer`; the API was seen not to.
             who = entry.get("customer", entry).get("identifiers") or {}
             found[_folded(who.get(id_type) or "", id_type)] = Person(who.get("id") or None)
@@ -125,7 +132,7 @@ class CustomerioClient:
     def has_object(self, kind: str, object_id: str) -> bool:
         """Say whether there is such an object."""
         path = f"/v1/objects/{quote(kind, safe='')}/{quote(object_id, safe='')}/attributes"
-        return self._app("GET", path, or_none=True).status_code != NOT_FOUND
+        return not self.app.is_unknown(self._app("GET", path, or_none=True))
 
     def batch(self, operations: Sequence[bytes]) -> dict[int, str]:
         """Apply operations, JSON texts each; return why some were refused, by their place.
@@ -138,7 +145,7 @@ class CustomerioClient:
             body = b'{"batch":[' + b",".join(part) + b"]}"
             headers = {"content-type": "application/json"}
             answer = self.track.call("POST", "/api/v2/batch", content=body, headers=headers)
-            for error in (self.track.json(answer) or {}).get("errors") or ():
+            for error in self.track.object(answer).get("errors") or ():
                 place = error.get("batch_index")
                 if not isinstance(place, int) or not 0 <= place < len(part):
                     raise BatchRejected(f"Customer.io refused something without saying what: {_words(error)}")
@@ -154,9 +161,15 @@ class CustomerioClient:
         """Call the App API when it is this call's turn; ``or_none`` also returns a 404."""
         with self._turns.one():
             answer = self.app.ask(method, path, **request)
-        if answer.is_success or (or_none and answer.status_code == NOT_FOUND):
+        if answer.is_success or (or_none and self.app.is_unknown(answer)):
             return answer
         raise self.app.failure(answer)
+
+    def _segment(self, answer: httpx.Response) -> Mapping[str, Any]:
+        found = self.app.object(answer).get("segment")
+        if not isinstance(found, dict) or not isinstance(found.get("id"), int):
+            raise RetryLater("Customer.io's answer is no segment")
+        return found
 
 
 def _parts(operations: Sequence[bytes]) -> Iterable[tuple[int, Sequence[bytes]]]:
@@ -173,7 +186,7 @@ def _parts(operations: Sequence[bytes]) -> Iterable[tuple[int, Sequence[bytes]]]
 
 def _words(error: Mapping[str, Any]) -> str:
     said = " ".join(str(error[part]) for part in ("field", "message") if error.get(part))
-    return said or str(error.get("reason") or orjson.dumps(error).decode())
+    return shown(said or str(error.get("reason") or orjson.dumps(error).decode()))
 
 
 def _folded(value: str, id_type: IdType) -> str:

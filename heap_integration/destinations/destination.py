@@ -50,8 +50,11 @@ class Destination(Protocol):
     def members(self, audience: Audience) -> Sender:
         """Return what sends ``MemberChange`` records of one audience."""
 
-    def profiles(self, of: Kind, *, create: bool, identified_by: IdKind = "identity") -> Sender:
-        """Return what sends ``ProfileChange`` records of users or accounts; ``identified_by`` as in ``Audience``."""
+    def profiles(self, of: Kind, *, create: bool, identified_by: IdKind = "identity", slug: str = "") -> Sender:
+        """Return what sends ``ProfileChange`` records of users or accounts.
+
+        ``identified_by`` is as in ``Audience``; ``slug`` tells one sync's from another's.
+        """
 
     def existing(self, audience: Audience) -> Iterator[str] | None:
         """Yield who is in the audience now; ``None`` where the destination can't be asked."""

@@ -70,7 +70,14 @@ class HeapProperties:
         return PropertySender(self.api, "users", lambda change: _membership(name, change))
 
     # Heap creates always, and knows identities only.
-    def profiles(self, of: Kind, *, create: bool, identified_by: IdKind = "identity") -> PropertySender:  # noqa: ARG002
+    def profiles(
+        self,
+        of: Kind,
+        *,
+        create: bool,  # noqa: ARG002
+        identified_by: IdKind = "identity",  # noqa: ARG002
+        slug: str = "",  # noqa: ARG002
+    ) -> PropertySender:
         """Return what writes properties of users or accounts."""
         return PropertySender(self.api, of, _profile)
 

@@ -23,7 +23,7 @@ from heap_integration.delivery.records import (
     Status,
 )
 from heap_integration.destinations.destination import Audience, DestinationSettings, Kind, Operation, Surroundings
-from heap_integration.destinations.http import Api
+from heap_integration.destinations.http import Api, attempts
 from heap_integration.settings import Secret, WebAddress
 
 if TYPE_CHECKING:
@@ -106,7 +106,14 @@ class Userflow:
         """Return what writes membership of one audience."""
         return MemberSender(self._objects, audience, self._settings)
 
-    def profiles(self, of: Kind, *, create: bool, identified_by: IdentifiedBy = "identity") -> ProfileSender:
+    def profiles(
+        self,
+        of: Kind,
+        *,
+        create: bool,
+        identified_by: IdentifiedBy = "identity",
+        slug: str = "",  # noqa: ARG002
+    ) -> ProfileSender:
         """Return what writes attributes of users, or of the groups that stand for accounts."""
         return ProfileSender(self._objects, of, create, identified_by, self._settings.concurrency)
 
@@ -123,7 +130,8 @@ class Userflow:
             if mark.is_on(attributes):
                 identity = user["id"] if audience.identified_by == "identity" else attributes.get("email")
                 if identity:
-                    yield identity
+                    # Addresses differ in case at Userflow, and nobody differs by that.
+                    yield identity if audience.identified_by == "identity" else str(identity).lower()
 
     def close(self) -> None:
         """Close the connections."""
@@ -138,25 +146,28 @@ class Objects:
 
     def find(self, path: str, identity: str) -> Found | None:
         """Return a user or group, or ``None`` where Userflow knows none of that id."""
-        import httpx
-
         if identity in NOWHERE:
             return None
         answer = self.api.ask("GET", f"{path}/{quote(identity, safe='')}")
-        if answer.status_code == httpx.codes.NOT_FOUND:
+        if self.api.is_unknown(answer):
             return None
         if not answer.is_success:
             raise self.api.failure(answer)
-        return self._object(answer)
+        found = self.api.object(answer)
+        if not isinstance(found.get("id"), str):
+            raise RetryLater(f"{self.api.vendor}'s answer is neither a user nor a group")
+        return found
 
     def with_email(self, email: str) -> list[Found]:
         """Return the users with an e-mail address, whatever its capitals."""
         # The filter is known from clients only. Were it not understood, these would be other people.
         wanted = email.casefold()
+        if not wanted:
+            return []
         return [
             user
             for user in self.page("/users", {"limit": PAGE, "email": email})["data"]
-            if str((user.get("attributes") or {}).get("email")).casefold() == wanted
+            if str((user.get("attributes") or {}).get("email") or "").casefold() == wanted
         ]
 
     def meant(self, path: str, identity: str, by: IdentifiedBy, *, create: bool, reads: bool) -> list[Found]:
@@ -187,11 +198,9 @@ class Objects:
 
     def all(self, path: str, **query: Any) -> Iterator[Found]:
         """Yield everything of a list, in the order of its creation; a page that fails is asked for again."""
-        import stamina
-
         query |= {"limit": PAGE, "order_by": "created_at"}
         while True:
-            for attempt in stamina.retry_context(on=_patiently, attempts=6, timeout=600, wait_max=30):
+            for attempt in attempts():
                 with attempt:
                     page = self.page(path, query)
             yield from page["data"]
@@ -201,15 +210,9 @@ class Objects:
 
     def page(self, path: str, query: Mapping[str, Any]) -> Found:
         """Return one page of a list."""
-        found = self._object(self.api.call("GET", path, params=query))
+        found = self.api.object(self.api.call("GET", path, params=query))
         if not isinstance(found.get("data"), list):
             raise RetryLater(f"{self.api.vendor}'s answer is no list")
-        return found
-
-    def _object(self, answer: httpx.Response) -> Found:
-        found = self.api.json(answer)
-        if not isinstance(found, dict):
-            raise RetryLater(f"{self.api.vendor}'s answer is no object")
         return found
 
 
@@ -390,7 +393,3 @@ def _requests(operations: Sequence[tuple[str, Any]]) -> Iterator[Attributes]:
 
 def _listed(value: Any) -> list[Any]:
     return value if isinstance(value, list) else []
-
-
-def _patiently(error: Exception) -> bool | float:
-    return isinstance(error, RetryLater) and (error.after or True)

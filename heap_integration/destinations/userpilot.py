@@ -139,7 +139,14 @@ class Userpilot:
         return PropertySender(self, "users", lambda change: _membership(name, change))
 
     # Userpilot creates always, and knows ids only.
-    def profiles(self, of: Kind, *, create: bool, identified_by: IdKind = "identity") -> PropertySender:  # noqa: ARG002
+    def profiles(
+        self,
+        of: Kind,
+        *,
+        create: bool,  # noqa: ARG002
+        identified_by: IdKind = "identity",  # noqa: ARG002
+        slug: str = "",  # noqa: ARG002
+    ) -> PropertySender:
         """Return what writes properties; a user's ``company_id`` is no property but moves the user there."""
         return PropertySender(self, of, lambda change: _profile(of, change))
 
@@ -294,7 +301,7 @@ class PropertySender:
         self._job, self._pause = None, self._first_pause
         if status == "failed":
             raise BatchRejected("a bulk job of Userpilot's failed, and it doesn't say which record is wrong")
-        if isinstance(done, int) and 0 < done < len(items):
+        if isinstance(done, int) and done < len(items):
             raise BatchRejected("a bulk job of Userpilot's left out records, and it doesn't say which")
 
     def _hand_in(self, body: bytes) -> str:
@@ -304,8 +311,8 @@ class PropertySender:
             raise self._later("another bulk job of this Userpilot environment still runs")
         if not answer.is_success:
             raise self._api.failure(answer)
-        job = self._api.json(answer)
-        if not isinstance(job, dict) or not isinstance(job.get("job_id"), str):
+        job = self._api.object(answer)
+        if not isinstance(job.get("job_id"), str):
             raise RetryLater("Userpilot's answer names no job")
         self._pause = self._first_pause
         return str(job["job_id"])
@@ -318,10 +325,7 @@ class PropertySender:
             raise RetryLater("Userpilot doesn't know its own bulk job any more")
         if not answer.is_success:
             raise self._api.failure(answer)
-        job = self._api.json(answer)
-        if not isinstance(job, dict):
-            raise RetryLater("Userpilot's answer is no job")
-        return job
+        return self._api.object(answer)
 
     def _later(self, why: str) -> RetryLater:
         """Ask for patience, each time for longer: a job of few records ends soon, one of many takes minutes."""

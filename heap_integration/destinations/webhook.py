@@ -41,8 +41,8 @@ from heap_integration.destinations.destination import (
     Operation,
     Surroundings,
 )
-from heap_integration.destinations.http import BUSY, REFUSED, SHOWN, TIMED_OUT
-from heap_integration.settings import KeyPart, Name, Secret, address_parts
+from heap_integration.destinations.http import BUSY, REFUSED, TIMED_OUT, retry_after, shown
+from heap_integration.settings import KeyPart, Name, Secret, address_parts, is_web_address
 
 if TYPE_CHECKING:
     from standardwebhooks import Webhook as Signer
@@ -67,7 +67,7 @@ KEY_FORM = (
 
 def _endpoint(given: str) -> str:
     address = address_parts(given)
-    if address.scheme not in ("http", "https") or not address.hostname or "@" in address.netloc or address.fragment:
+    if not is_web_address(address) or address.fragment:
         raise PydanticCustomError("address", "must be like https://host/path, without a user, a password or a #")
     return given
 
@@ -148,10 +148,10 @@ class Webhook:
         }
         return Calls(self, MEMBERS, head, _member, self._named(f"members {audience.slug}"))
 
-    def profiles(self, of: Kind, *, create: bool, identified_by: IdKind = "identity") -> Calls:
+    def profiles(self, of: Kind, *, create: bool, identified_by: IdKind = "identity", slug: str = "") -> Calls:
         """Return what tells how users or accounts change."""
         head = {"of": of, "identified_by": identified_by, "create": create}
-        return Calls(self, PROFILES, head, _profile, self._named(f"profiles {of}"))
+        return Calls(self, PROFILES, head, _profile, self._named(f"profiles {slug}"))
 
     def existing(self, audience: Audience) -> Iterator[str] | None:  # noqa: ARG002
         """Return ``None``: a webhook can't be asked."""
@@ -215,14 +215,13 @@ class Webhook:
 
     def _failure(self, answer: Answer) -> RetryLater | NotAuthorised | BatchRejected:
         status = answer.status
-        words = f"{self._who} answered {status}: {_shown(answer.body.decode(errors='replace')) or 'without a reason'}"
+        words = f"{self._who} answered {status}: {shown(answer.body.decode(errors='replace')) or 'without a reason'}"
         if status in BUSY:
-            after = answer.headers.get("retry-after", "")
-            return RetryLater(words, after=float(after) if after.isdigit() else None, busy=True)
+            return RetryLater(words, after=retry_after(answer.headers), busy=True)
         if status >= 500 or status == TIMED_OUT:
             return RetryLater(words)
         if status < 400:
-            place = _shown(answer.headers.get("location", "")) or "nowhere"
+            place = shown(answer.headers.get("location", "")) or "nowhere"
             return NotAuthorised(f"{self._who} answered {status} and points to {place}: redirects are not followed")
         if status in REFUSED:
             return NotAuthorised(f"{words}. Check that both sides have the same secret")
@@ -364,7 +363,7 @@ def _refusals(answer: Answer, records: int) -> Mapping[int, _Refusal]:
                 f"with places from 0 to {records - 1}"
             )
         kind = next((words for name, words in KINDS.items() if each.get(name) is True), "")
-        found[place] = _Refusal(_shown(str(each.get("reason") or "")), kind)
+        found[place] = _Refusal(shown(str(each.get("reason") or "")), kind)
     return found
 
 
@@ -390,10 +389,6 @@ def _signer(secret: str, variable: str) -> Signer:
     if encoded == secret or not least <= len(key) <= most:
         raise ValueError(f"the webhook secret in {variable} {KEY_FORM}")
     return Signer(secret)
-
-
-def _shown(text: str) -> str:
-    return "".join(letter if letter.isprintable() else " " for letter in text[:SHOWN]).strip()
 
 
 def _gone_key(name: str) -> str:

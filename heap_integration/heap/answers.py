@@ -53,21 +53,23 @@ def post(client: httpx.Client, url: str, body: bytes) -> None:
     """
     try:
         answer = client.post(url, content=body, headers={"content-type": "application/json"})
-    except httpx.TransportError as error:
+    except httpx.RequestError as error:
         raise HeapUnavailable(f"no answer from {url}: {error or type(error).__name__}") from error
     if not answer.is_success:
         raise _failure(answer)
 
 
 def _failure(answer: httpx.Response) -> Exception:
-    words = f"Heap answered {answer.status_code}: {answer.text[:300].strip() or answer.reason_phrase}"
+    # No log and no table takes every letter of what a proxy may answer.
+    told = "".join(letter if letter.isprintable() else " " for letter in answer.text[:300]).strip()
+    words = f"Heap answered {answer.status_code}: {told or answer.reason_phrase}"
     if answer.status_code in WRONG_CONTENT:
         found = _POSITION.search(words)
         # The place is in the way where reasons are counted.
         return HeapRejected(_POSITION.sub(r"\1[]", words), int(found[2]) if found else None)
     if answer.status_code == codes.TOO_MANY_REQUESTS:
         after = answer.headers.get("retry-after", "")
-        return HeapBusy(words, float(after) if after.isdigit() else None)
+        return HeapBusy(words, float(after) if re.fullmatch("[0-9]{1,9}", after) else None)
     if answer.is_server_error or answer.status_code == codes.REQUEST_TIMEOUT:
         return HeapUnavailable(words)
     return HeapRefused(f"{words}. Check the app id and the region of this environment")

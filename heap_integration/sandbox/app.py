@@ -72,7 +72,6 @@ def create_app(settings: SandboxSettings, state_path: Path) -> Starlette:
             *heap.routes(),
             *segments.routes(),
             *(route for vendor in vendors for route in vendor.routes()),
-            *WebhookSink(settings, state).routes(),
             *inspection.routes(),
         ],
         middleware=[Middleware(FaultsMiddleware, faults=faults)],

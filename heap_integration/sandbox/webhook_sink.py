@@ -133,7 +133,7 @@ class WebhookSink:
     def _signed_by(self, request: Request, body: bytes) -> tuple[SandboxEnvironment | None, str]:
         """Return the environment whose secret a call is signed with, else what is wrong."""
         name, stamp, given = (request.headers.get(f"webhook-{part}", "") for part in ("id", "timestamp", "signature"))
-        if not name or not stamp.isdigit() or not given:
+        if not name or not stamp.isdecimal() or not given:
             return None, "webhook-id, webhook-timestamp or webhook-signature is missing"
         if abs(self._clock() - int(stamp)) > TOLERANCE_SECONDS:
             return None, "the timestamp is too far from now"

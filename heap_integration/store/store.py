@@ -164,8 +164,8 @@ def insert_new(connection: Connection, table: Table, row: Mapping[str, Any]) -> 
 def _checked(url: str) -> URL:
     try:
         parsed = make_url(url)
-    except ArgumentError:
-        # What can't be read may be a password: the text isn't repeated.
+    except (ArgumentError, ValueError):
+        # What can't be read may be a password: the text isn't repeated, as it is where a port should stand.
         raise StoreError(f"the store's URL can't be read: {ALLOWED}") from None
     shown = parsed.render_as_string(hide_password=True)
     if parsed.drivername not in {"sqlite", "postgresql", "postgresql+psycopg2"}:

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 
 from heap_integration.delivery.engine import DeliveryStopped, Patience, Tally, deliver
@@ -18,11 +19,14 @@ from heap_integration.delivery.records import (
     NotAuthorised,
     ProfileChange,
     Record,
+    RetryLater,
     Sender,
 )
 from heap_integration.destinations.customerio import CustomerioDestination, CustomerioSettings
+from heap_integration.destinations.customerio_client import AppTurns, CustomerioClient
 from heap_integration.destinations.customerio_senders import NOT_REMOVABLE, UNKNOWN
 from heap_integration.destinations.destination import Audience, Destination, Surroundings
+from heap_integration.destinations.http import Api
 from heap_integration.store import Store
 from heap_integration_tests.support.sandbox import RunningSandbox, running_sandbox
 
@@ -160,7 +164,7 @@ def attributes(app: Calls, *ids: str) -> dict[str, dict[str, str]]:
 
 
 def test_members_enter_a_segment_made_for_them_and_leave_it(
-    connect: Connect, store: Store, track: Calls, app: Calls
+    sandbox: RunningSandbox, connect: Connect, store: Store, track: Calls, app: Calls
 ) -> None:
     people(track, "ann", "bob", "o'neil/100%")
     customerio = connect()
@@ -169,6 +173,8 @@ def test_members_enter_a_segment_made_for_them_and_leave_it(
 
     assert send(store, customerio.members(BUYERS), *enter("ann", "o'neil/100%")).accepted == 2
     assert segment(app)["type"] == "manual"
+    for kind in ("500", "429"):
+        sandbox.fault(kind=kind, path=f"/customerio/app/v1/segments/{segment(app)['id']}/membership", next=1)
     assert set(customerio.existing(BUYERS)) == {"ann", "o'neil/100%"}
 
     assert send(store, customerio.members(BUYERS), *leave("ann"), *enter("bob")).accepted == 2
@@ -439,6 +445,32 @@ def test_a_check_says_what_the_keys_open_and_which_of_them_is_wrong(sandbox: Run
     with pytest.raises(NotAuthorised, match="set region: us"):
         connect(region="eu").check()
     assert sandbox.counts().get("customerio_operations", 0) == 0
+
+
+@pytest.mark.parametrize("page", ["{}", "[]", '"welcome"', "<html>please log in</html>"])
+def test_an_answer_that_is_not_customerios_is_tried_again(store: Store, page: str) -> None:
+    secrets = {"site_id": {"env": "SITE"}, "api_key": {"env": "KEY"}, "app_api_key": {"env": "APP"}}
+    api = Api(
+        "Customer.io",
+        "http://127.0.0.1:1",
+        headers={},
+        secrets=(),
+        key_advice="",
+        client=httpx.Client(transport=httpx.MockTransport(lambda _: httpx.Response(200, text=page))),
+    )
+    client = CustomerioClient(api, api, AppTurns(store, "app"))
+    surroundings = Surroundings("production", store, "https://heap.invalid", "1", {})
+    customerio = CustomerioDestination(CustomerioSettings.model_validate(secrets), client, surroundings)
+    asked: list[Callable[[], object]] = [
+        customerio.check,
+        lambda: list(customerio.existing(BUYERS)),
+        lambda: customerio.members(BUYERS).send([Record(b"k" * 16, enter("ann")[0])]),
+        lambda: client.create_segment("Buyers", ""),
+        lambda: client.segment(7),
+    ]
+    for ask in asked:
+        with pytest.raises(RetryLater, match=r"not JSON|no object|no workspace|no segment"):
+            ask()
 
 
 def test_a_refused_key_stops_a_delivery_and_rejects_nobody(connect: Connect, store: Store) -> None:

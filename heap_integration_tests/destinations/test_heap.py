@@ -20,12 +20,21 @@ from ruamel.yaml import YAML
 from heap_integration.delivery.engine import DeliveryStopped, Patience, Tally, deliver
 from heap_integration.delivery.ledger import Ledger
 from heap_integration.delivery.pace import Pace
-from heap_integration.delivery.records import AttributeChange, MemberChange, ProfileChange, Record, Sender
+from heap_integration.delivery.records import (
+    AttributeChange,
+    BatchRejected,
+    MemberChange,
+    ProfileChange,
+    Record,
+    RetryLater,
+    Sender,
+)
 from heap_integration.destinations.destination import Audience, Kind, Surroundings
 from heap_integration.destinations.heap import HeapProperties, HeapPropertiesSettings
 from heap_integration.heap.profiles_api import ProfilesApi
 from heap_integration.store import Store
 from heap_integration_tests.events.conftest import shared
+from heap_integration_tests.support.endpoint import Reply, endpoint
 from heap_integration_tests.support.sandbox import RunningSandbox, running_sandbox
 
 __all__ = ["shared"]
@@ -160,6 +169,32 @@ def test_busy_answers_and_a_bad_network_only_delay(sandbox: RunningSandbox, stor
         sandbox.fault(kind=kind, path="/api/add_user_properties", next=1, retry_after=0 if kind == "429" else None)
     assert send(store, heap.members(BUYERS), member("ann"), member("bob")).accepted == 2
     assert users(sandbox) == {"ann": {"segment_buyers": "true"}, "bob": {"segment_buyers": "true"}}
+
+
+@pytest.mark.parametrize(
+    ("reply", "words"),
+    [
+        (Reply(429, headers={"retry-after": "\xb2"}), "Heap answered 429"),
+        (Reply(200, b"no gzip", {"content-encoding": "gzip"}), "no answer from .*: Error -3"),
+    ],
+    ids=["patience", "encoding"],
+)
+def test_an_answer_that_cannot_be_read_is_waited_for(store: Store, reply: Reply, words: str) -> None:
+    with (
+        endpoint(lambda call: reply) as served,
+        closing(opened(served.url(), "1", store)) as heap,
+        pytest.raises(RetryLater, match=words),
+    ):
+        heap.members(BUYERS).send([member("ann")])
+
+
+def test_a_reason_is_one_line_that_any_table_can_hold(store: Store) -> None:
+    with (
+        endpoint(lambda call: Reply(400, b"wrong:\x00\r\n the name")) as served,
+        closing(opened(served.url(), "1", store)) as heap,
+        pytest.raises(BatchRejected, match=r"wrong: +the name$"),
+    ):
+        heap.members(BUYERS).send([member("ann")])
 
 
 def test_a_wrong_app_id_stops_and_rejects_nobody(sandbox: RunningSandbox, store: Store) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import closing
 from dataclasses import dataclass, field
@@ -20,6 +21,7 @@ from heap_integration.delivery.records import (
     AMBIGUOUS_THERE,
     UNKNOWN_THERE,
     AttributeChange,
+    BatchRejected,
     MemberChange,
     ProfileChange,
     Record,
@@ -145,7 +147,7 @@ def test_a_list_holds_the_segment_once_among_others_and_knows_it_by_what_never_c
 @pytest.mark.parametrize("form", EVERYBODY)
 def test_who_is_in_the_audience_can_be_asked(pair: Pair, form: dict[str, Any]) -> None:
     for number in range(130):
-        pair.put("users", f"u{number}", email=f"u{number}@example.com")
+        pair.put("users", f"u{number}", email=f"U{number}@Example.com")
     userflow = pair.open(**form)
     changes = [member(f"u{number}") for number in range(0, 130, 2)]
     assert pair.send(userflow.members(BUYERS), *changes, member("ann"), member("ann", False)).accepted == 67
@@ -159,6 +161,14 @@ def test_a_mark_that_nobody_ever_had_is_not_looked_for_among_all_users(pair: Pai
     userflow = pair.open()
     pair.sandbox.fault(kind="403", path="/userflow/users")
     assert list(userflow.existing(Audience("new_segment", "New segment"))) == []
+
+
+def test_a_list_that_userflow_wants_to_show_tomorrow_is_not_waited_for() -> None:
+    busy = httpx.Response(429, headers={"retry-after": "86400"})
+    began = time.monotonic()
+    with pytest.raises(RetryLater, match="answered 429"):
+        list(imagined(lambda request: busy).existing(BUYERS))
+    assert time.monotonic() - began < 10
 
 
 def test_members_can_be_known_by_their_address_if_it_is_theirs_alone(pair: Pair) -> None:
@@ -186,7 +196,8 @@ def test_profiles_can_be_known_by_an_address_too(pair: Pair) -> None:
 
 
 def test_an_address_filter_that_is_not_understood_marks_nobody_else() -> None:
-    users = {"object": "list", "data": [{"id": "ann", "attributes": {"email": "ann@example.com"}}], "has_more": False}
+    people = [{"id": "ann", "attributes": {"email": "ann@example.com"}}, {"id": "nameless", "attributes": {}}]
+    users = {"object": "list", "data": [*people, {"id": "empty", "attributes": {"email": ""}}], "has_more": False}
     written = []
 
     def answers(request: httpx.Request) -> httpx.Response:
@@ -195,7 +206,8 @@ def test_an_address_filter_that_is_not_understood_marks_nobody_else() -> None:
         return httpx.Response(200, json=users)
 
     to = imagined(answers).members(Audience("buyers", "Loyal buyers", identified_by="email"))
-    assert to.send([member("bob@example.com")])[0].reason == UNKNOWN_THERE
+    for address in ("bob@example.com", "None", ""):
+        assert to.send([member(address)])[0].reason == UNKNOWN_THERE
     assert written == []
 
 
@@ -403,13 +415,45 @@ def test_no_reason_ever_repeats_the_key() -> None:
     assert SECRET[:4] not in str(told.value)
 
 
-@pytest.mark.parametrize("page", ["<html>please log in</html>", "[]", '"welcome"'])
+@pytest.mark.parametrize("page", ["<html>please log in</html>", "[]", '"welcome"', "{}"])
 def test_an_answer_that_is_not_userflows_is_tried_again(page: str) -> None:
     userflow = imagined(lambda request: httpx.Response(200, text=page))
-    with pytest.raises(RetryLater, match=r"not JSON|no object"):
+    with pytest.raises(RetryLater, match=r"not JSON|no object|neither a user|no list"):
         userflow.members(BUYERS).send([member("ann")])
-    with pytest.raises(RetryLater, match=r"not JSON|no object"):
+    with pytest.raises(RetryLater, match=r"not JSON|no object|neither a user|no list"):
         userflow.check()
+
+
+@pytest.mark.parametrize(
+    ("answer", "words"),
+    [
+        (httpx.Response(404, text="<html>nothing here</html>"), "answered 404, and not as Userflow does: check its ad"),
+        (httpx.Response(302, headers={"location": "https://login.example"}), "points to https://login.example: redir"),
+    ],
+    ids=["page", "redirect"],
+)
+def test_another_server_in_userflows_place_stops_the_sync_and_takes_nobody_out(
+    pair: Pair, answer: httpx.Response, words: str
+) -> None:
+    for audience in (BUYERS, Audience("buyers", "Loyal buyers", create=True)):
+        to = imagined(lambda request: answer).members(audience)
+        with pytest.raises(DeliveryStopped, match=words) as stopped:
+            pair.send(to, member("ann"), member("bob", member=audience.create))
+        assert (stopped.value.tally.accepted, stopped.value.tally.rejected) == (0, 0)
+
+
+@pytest.mark.parametrize("after", ["\xb2", "9" * 30, "-1", "1e9", "soon"])
+def test_a_busy_answer_whose_patience_cannot_be_read_is_busy_all_the_same(after: str) -> None:
+    busy = httpx.Response(429, headers=[(b"retry-after", after.encode("latin-1"))])
+    with pytest.raises(RetryLater) as told:
+        imagined(lambda request: busy).members(BUYERS).send([member("ann")])
+    assert (told.value.busy, told.value.after) == (True, None)
+
+
+def test_a_reason_is_one_line_that_any_table_can_hold() -> None:
+    answer = httpx.Response(400, text="wrong:\x00\r\n the id")
+    with pytest.raises(BatchRejected, match=r"wrong: +the id$"):
+        imagined(lambda request: answer).members(BUYERS).send([member("ann")])
 
 
 def test_a_request_that_userflow_calls_wrong_rejects_its_member_alone(pair: Pair) -> None:

@@ -182,6 +182,14 @@ def test_a_record_that_only_userpilot_finds_wrong_loses_none_of_its_job(
     assert "name must not have more than 10 characters" in next(iter(tally.reasons))
 
 
+def test_a_job_that_took_nobody_acknowledges_nobody(tmp_path: Path, store: Store) -> None:
+    strict = {"userpilot_wrong_rows": "skip", "userpilot_longest_value": 10, **FAST}
+    wrong = [profile(f"user {number}", name="Bartholomew") for number in range(4)]
+    with running_sandbox(tmp_path / "skip", **strict) as sandbox, opened(sandbox, store, bulk_from=2) as userpilot:
+        tally = send(store, userpilot.profiles("users", create=True), *wrong)
+    assert (tally.accepted, tally.rejected) == (0, 4)
+
+
 def test_a_job_of_somebody_else_is_waited_for(tmp_path: Path, store: Store) -> None:
     """As after a crash, where the job of before may still run: the same one goes out again after it."""
     slow = {"userpilot_rows_per_minute": 30_000, "userpilot_job_seconds": 0.1}

@@ -200,6 +200,18 @@ def test_a_run_that_died_repeats_its_names_and_one_that_ended_does_not(store: St
     assert not names[0] & names[2]
 
 
+def test_another_sync_of_profiles_that_ends_meanwhile_changes_no_names(store: Store) -> None:
+    seats = Record(b"k" * 16, ProfileChange("ann", (AttributeChange("seats", "add", 2),)))
+    with endpoint() as served, closing(opened(store, served.url())) as died:
+        run(store, died.profiles("users", create=False, slug="seats"), seats)
+        with closing(opened(store, served.url())) as other:
+            run(store, other.profiles("users", create=False, slug="plans"), seats)
+        with closing(opened(store, served.url())) as again:
+            run(store, again.profiles("users", create=False, slug="seats"), seats)
+    first, others, repeated = (body["records"][0]["id"] for body in bodies(served))
+    assert first == repeated != others
+
+
 # Tells two changes and is killed before it hears what became of the second.
 KILLED = """
 import sys
@@ -383,6 +395,8 @@ def test_a_secret_that_cannot_be_one_is_refused_without_being_repeated(store: St
         ({"url": "https://ann:pw@example.com"}, "without a user, a password"),
         ({"url": "https://example.com/#there"}, "must be like https://host/path"),
         ({"url": "ftp://example.com"}, "must be like https://host/path"),
+        ({"url": "https://example..com/"}, "must be like https://host/path"),
+        ({"url": "https://example.com:65536/"}, "must be like https://host/path"),
         ({"url": "https://example.com", "allow_addresses": ["10.0.0.0/99"]}, "is neither a network like"),
         ({"url": "https://example.com", "records_per_call": 1001}, "less than or equal to 1000"),
     ],

@@ -168,6 +168,7 @@ def test_an_sqlite_store_is_its_owners_alone_and_syncs_every_commit(tmp_path: Pa
     ("url", "problem"),
     [
         ("5ekret", "can't be read"),
+        ("postgresql://hub:p@ss:5ekret@db/hub", "can't be read"),
         ("mysql://hub:5ekret@db/hub", r"mysql://hub:\*\*\*@db/hub is not supported"),
         ("sqlite://", "names no file"),
         ("sqlite:///:memory:", "names no file"),
