@@ -101,7 +101,7 @@ class RouteSync:
     def apart(self) -> Apart:
         """Compare what the destination has acknowledged with what is wanted there."""
         with self._opened() as sync, self.hub.warehouse.read(ample=True) as con:
-            return apart(con, sync.question())
+            return apart(con, sync.name, sync.question())
 
     def known(self) -> Match:
         """Count the source's identities, those included that the destination didn't know in the last run."""
@@ -128,7 +128,7 @@ class RouteSync:
         if isinstance(sync, ProfileSync):
             return profile_wanted(con, sync, users, self.route.name, self.opted_out)
         members = self.members(con)
-        return members and mapped(con, without(members, self.opted_out), sync.map_users_by, users)
+        return members and mapped(con, without(members, self.opted_out), sync.map_users_by, users, self.opted_out)
 
     def match(self, con: duckdb.DuckDBPyConnection) -> Match:
         """Count the source's identities by whether they have an id at the destination."""
@@ -138,7 +138,8 @@ class RouteSync:
         members = self.members(con)
         if members is None:
             return NOBODY
-        counted = match_counts(con, without(members, self.opted_out), sync.map_users_by, users)
+        left = without(members, self.opted_out)
+        counted = match_counts(con, left, sync.map_users_by, users, self.opted_out)
         return replace(counted, opted_out=count_opted_out(con, members, self.opted_out))
 
     def _changed_at(self, con: duckdb.DuckDBPyConnection) -> datetime | None:
@@ -161,7 +162,7 @@ class RouteSync:
         sync = self.route.sync
         identified_by: IdKind = "email" if sync.map_users_by == "email" else "identity"
         if isinstance(sync, ProfileSync):
-            sender = destination.profiles(sync.of, create=sync.creates, identified_by=identified_by)
+            sender = destination.profiles(sync.of, create=sync.creates, identified_by=identified_by, slug=sync.slug)
             payload, existing = profile_change(sync.fields), _nobody
         else:
             audience = Audience(

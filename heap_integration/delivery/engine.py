@@ -125,6 +125,7 @@ class _Delivery:
         self.patience = patience
         self.go_on = go_on
         self.tally = Tally()
+        self.counted: set[Future[_Sent]] = set()
         self.refusals = Refusals(alone=sender.limits.batch_records == 1)
         self.turns = Turns(
             sender.limits.concurrency, first_wait=self.patience.first_wait, longest_wait=self.patience.longest_wait
@@ -149,8 +150,11 @@ class _Delivery:
                     running = self._counted(running)
                     yield
             finally:
-                # Whoever waits for another attempt gives up: the pool waits for them.
+                # Whoever waits for another attempt gives up. What the others brought is in the ledger and counts.
                 self.turns.close()
+                for future in wait(running).done - self.counted:
+                    if not future.exception():
+                        self.tally.count(future.result().outcomes)
         if not self.tally.stopped and (left := self.refusals.close()):
             self._keep(left, Grant([], []))
             self.tally.count(left)
@@ -159,6 +163,7 @@ class _Delivery:
     def _counted(self, running: set[Future[_Sent]]) -> set[Future[_Sent]]:
         done, rest = wait(running, return_when=FIRST_COMPLETED)
         results = [future.result() for future in done]
+        self.counted = done
         for result in results:
             self.tally.count(result.outcomes)
         for result in results:

@@ -62,10 +62,17 @@ def count_opted_out(con: duckdb.DuckDBPyConnection, members: Wanted, opted_out: 
     return int(row[0]) if row else 0
 
 
-def mapped(con: duckdb.DuckDBPyConnection, members: Wanted, by: MapUsersBy, users: UsersTable) -> Wanted:
+def mapped(
+    con: duckdb.DuckDBPyConnection,
+    members: Wanted,
+    by: MapUsersBy,
+    users: UsersTable,
+    opted_out: Sequence[str] = (),
+) -> Wanted:
     """Return memberships under the destination's ids, each once and no placeholder.
 
-    An id that several members share is one member; a member with several ids isn't sent.
+    An id that several members share is one member; a member with several ids isn't sent, nor one who shares an id with
+    somebody who opted out. ``opted_out`` are those whom ``without`` has left out.
 
     Raises:
         TableError: the table of users or of the mapping, or a column of it, isn't there.
@@ -76,7 +83,7 @@ def mapped(con: duckdb.DuckDBPyConnection, members: Wanted, by: MapUsersBy, user
     else:
         sql = f"""
 with members as ({members.sql}),
-found as ({ids_of(con, by, users)}),
+found as ({apart_from(ids_of(con, by, users), opted_out)}),
 known as (select identity, min(target) as target from found group by identity having count(*) = 1)
 select known.target as identity, null::varchar as properties
 from members join known using (identity)
@@ -86,8 +93,16 @@ group by known.target
     return Wanted(sql, members.parameters, members.changed_at)
 
 
-def match_counts(con: duckdb.DuckDBPyConnection, members: Wanted, by: MapUsersBy, users: UsersTable) -> Match:
-    """Count the members, as they are before mapping, by what becomes of them.
+def match_counts(
+    con: duckdb.DuckDBPyConnection,
+    members: Wanted,
+    by: MapUsersBy,
+    users: UsersTable,
+    opted_out: Sequence[str] = (),
+) -> Match:
+    """Count the members, as they are before mapping, by what becomes of them; see ``mapped``.
+
+    Who shares an id with somebody who opted out counts as unmapped.
 
     Raises:
         TableError: see ``mapped``.
@@ -101,7 +116,7 @@ from ({members.sql}) as members
     else:
         sql = f"""
 with members as ({members.sql}),
-found as ({ids_of(con, by, users)}),
+found as ({apart_from(ids_of(con, by, users), opted_out)}),
 known as (select identity, count(*) as ids, min(target) as target from found group by identity)
 select count(*),
        count(*) filter (ids = 1 and not ({nobody})),
@@ -133,6 +148,18 @@ def ids_of(con: duckdb.DuckDBPyConnection, by: MapUsersBy, users: UsersTable) ->
         return _pairs(table, identity, _property(table, users, by.property))
     address = _property(table, users, EMAIL)
     return _pairs(table, identity, f"case when {address} like '%_@_%' then lower({address}) end")
+
+
+def apart_from(ids: str, opted_out: Sequence[str]) -> str:
+    """Return what ``ids_of`` gave, without those who share an id with somebody who opted out."""
+    if not opted_out:
+        return ids
+    return f"""
+with pairs as ({ids}),
+theirs as (select target from pairs where identity in ({OPTED_OUT}))
+select identity, target from pairs
+where identity not in (select identity from pairs where target in (select target from theirs))
+"""
 
 
 def _property(table: Table, users: UsersTable, name: str) -> str:

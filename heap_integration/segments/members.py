@@ -19,7 +19,8 @@ select identity, null::varchar as properties from segment_members where segment_
 """
 AUDIENCE_MEMBERS = """
 select identity, null::varchar as properties from audience_members
-where audience = $members_audience and as_of = $members_day
+where audience = $members_audience
+  and as_of = (select max(as_of) from audience_runs where audience = $members_audience)
 """
 
 
@@ -33,7 +34,8 @@ def audience_members(con: duckdb.DuckDBPyConnection, audience: str) -> Wanted | 
     newest = newest_result(con, audience)
     if newest is None:
         return None
-    return Wanted(AUDIENCE_MEMBERS, {"members_audience": audience, "members_day": newest.as_of}, newest.moment)
+    # The newest day by the time they are asked for: until then, today's run may have put it in place of this one.
+    return Wanted(AUDIENCE_MEMBERS, {"members_audience": audience}, newest.moment)
 
 
 def table_members(con: duckdb.DuckDBPyConnection, source: MembersTable) -> Wanted:

@@ -10,7 +10,7 @@ import orjson
 
 from heap_integration.segments.audiences.settings import UsersTable
 from heap_integration.segments.columns import AttributeType, attribute_of, identity_of, is_placeholder, literal, pointer
-from heap_integration.segments.identity import OPTED_OUT, Match, count_opted_out, ids_of
+from heap_integration.segments.identity import OPTED_OUT, Match, apart_from, count_opted_out, ids_of
 from heap_integration.segments.wanted import Wanted
 from heap_integration.sync_settings import MappingTable, MapUsersBy, ProfileField, ProfileSync
 from heap_integration.warehouse.tables import Table, TableError, find_table
@@ -53,7 +53,7 @@ def profile_wanted(
 ) -> Wanted:
     """Return the profiles of a table under the destination's ids; ``sync`` names the baseline.
 
-    Users who opted out are left out.
+    Users who opted out are left out, and who shares an id with one of them.
 
     A row that can't go out, because a value doesn't fit or nobody can tell whose it is, has the reason in place of its
     properties. Rows without an identity, with a placeholder for one, or without an id at the destination are left out.
@@ -66,7 +66,7 @@ def profile_wanted(
     remembers = any(field.operation in OPERANDS and field.when_null == "skip" for field in fields.values())
     rows = _Rows(table.relation, identity_of(table, settings.identity), _properties(table, fields), remembers)
     by = settings.map_users_by
-    sql = _under_identity(rows) if by == "identity" else _under_ids(rows, _ids(con, settings, by, users))
+    sql = _under_identity(rows) if by == "identity" else _under_ids(rows, _ids(con, settings, by, users, opted_out))
     return Wanted(sql, ({"wanted_sync": sync} if remembers else {}) | _parameters(settings, opted_out))
 
 
@@ -89,7 +89,7 @@ def profile_match(
         source = f"select identity, 1 as ids, copies > 1 as troubled from ({people}) as people"
     else:
         source = f"""
-{_targets(people, _ids(con, settings, by, users))}
+{_targets(people, _ids(con, settings, by, users, opted_out))}
 select people.identity, count(targets.target) as ids, bool_or(targets.trouble is not null) as troubled
 from people left join found using (identity) left join targets on targets.target = found.target
 group by all
@@ -142,10 +142,16 @@ def fields_of(table: Table, settings: ProfileSync) -> dict[str, ProfileField]:
     return dict(sorted(fields.items(), key=lambda item: item[1].to))
 
 
-def _ids(con: duckdb.DuckDBPyConnection, settings: ProfileSync, by: MapUsersBy, users: UsersTable) -> str:
+def _ids(
+    con: duckdb.DuckDBPyConnection,
+    settings: ProfileSync,
+    by: MapUsersBy,
+    users: UsersTable,
+    opted_out: Sequence[str],
+) -> str:
     if settings.of == "accounts" and not isinstance(by, MappingTable):
         raise TableError("accounts have no e-mail address and no user property: map them by identity or by a table")
-    return ids_of(con, by, users)
+    return apart_from(ids_of(con, by, users), opted_out if settings.of == "users" else ())
 
 
 def _properties(table: Table, fields: Mapping[str, ProfileField]) -> str:

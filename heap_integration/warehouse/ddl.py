@@ -129,7 +129,8 @@ create table if not exists sync_plan (
     identity varchar not null,
     action utinyint not null,
     properties varchar,
-    previous varchar
+    previous varchar,
+    doubtful boolean not null
 );
 create table if not exists sync_rejections (
     sync varchar not null,
@@ -142,6 +143,10 @@ create table if not exists sync_adoptions (
     sync varchar not null,
     members bigint not null,
     adopted_at timestamp not null
+);
+create table if not exists sync_guests (
+    sync varchar not null,
+    identity varchar not null
 );
 create table if not exists sync_changes (
     sync varchar not null,

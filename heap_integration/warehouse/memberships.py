@@ -9,6 +9,8 @@ from datetime import UTC, datetime
 from enum import IntEnum
 from typing import TYPE_CHECKING, Any, Literal
 
+from heap_integration.delivery.records import UNKNOWN_THERE
+
 if TYPE_CHECKING:
     import duckdb
     import pyarrow as pa
@@ -34,6 +36,8 @@ class Action(IntEnum):
 
 # Who leaves and isn't removed: stays in the baseline, or goes out of it and stays at the destination.
 _STAYS, _RELEASED = 0, 4
+# Whether these changes arrived isn't known, and nothing is told of them now: they wait below all positions.
+_UNDECIDED = f"select identity from difference where action = {_STAYS} and record_key is not null"
 
 # Both sides of a sync are joined once, whatever their size. The text of the properties is the comparison.
 _DIFFERENCE = """
@@ -62,6 +66,7 @@ _ADOPTED = "select identity, false as owned, null::varchar as properties from ad
 
 # A change that was handed out and has no outcome may have arrived or not. Whoever it is about is told again
 # what is wanted now, also where that is what was acknowledged last; under the same key where it is the same change.
+# Entries of a list that may have arrived count as previous: else nobody would ever take them away.
 _DOUBTS = """
 create or replace temp table doubts as
 with doubt as (
@@ -71,25 +76,54 @@ with doubt as (
 ), now as (
     select doubt.*, wanted.identity is not null as is_wanted, wanted.properties,
            baseline.identity is not null as held, baseline.properties as acknowledged,
-           coalesce(baseline.owned, true) as owned
+           coalesce(baseline.owned, guests.identity is null) as owned
     from doubt
+    left join sync_guests as guests on guests.sync = getvariable('this_sync') and guests.identity = doubt.identity
     left join ({wanted}) as wanted on wanted.identity = doubt.identity
     left join ({baseline}) as baseline on baseline.identity = doubt.identity
 ), decided as (
     select *,
            case when is_wanted and held and told = 3 and properties is not distinct from told_properties
-                     and acknowledged is not distinct from told_previous then 3
+                     and acknowledged is not distinct from told_previous and not getvariable('this_full') then 3
                 when is_wanted then 1
                 when getvariable('this_stays') then 0
                 when owned or getvariable('this_all') then 2
-                else 4 end::utinyint as action,
-           case when is_wanted or held then acknowledged else coalesce(told_properties, told_previous) end as previous
+                else 4 end::utinyint as action
     from now
+), told_attributes as (
+    select identity, action, source, unnest(json_keys(text)) as name, unnest(json_extract(text, '$.*')) as value
+    from (
+        select identity, action, 1 as source, acknowledged as text from decided
+        union all
+        select identity, action, 2, told_properties from decided where properties is distinct from told_properties
+        union all
+        select identity, action, 3, told_previous from decided
+    )
+    where json_type(text) = 'OBJECT'
+), attributes as (
+    select identity, action, name, any_value(value) filter (source = 1) as acknowledged,
+           min_by(value, source) filter (json_type(value) <> 'NULL') as value,
+           list_sort(list_distinct(flatten(list(json_extract(value, '$[*]')) filter (json_type(value) = 'ARRAY'))))
+               as entries
+    from told_attributes group by all
+), kept as (
+    select identity, name,
+           case when json_type(acknowledged) not in ('ARRAY', 'NULL') then acknowledged
+                when entries is not null then to_json(entries)
+                when action = 2 then coalesce(value, 'null'::json)
+                else acknowledged end as value
+    from attributes
+), before as (
+    select identity, '{{' || string_agg(to_json(name) || ':' || value, ',' order by name) || '}}' as previous
+    from kept where value is not null group by identity
+), planned as (
+    select decided.*, case when action = 3 then acknowledged else before.previous end as previous
+    from decided left join before using (identity)
 )
 select identity, action, properties, previous, is_wanted, held,
        case when action = told and properties is not distinct from told_properties
                  and previous is not distinct from told_previous then record_key else uuid() end as record_key
-from decided
+from planned
 """
 
 _COUNTS = """
@@ -108,7 +142,8 @@ from difference
 
 _PLAN = """
 insert into sync_plan
-select $sync, $first + row_number() over () - 1, coalesce(record_key, uuid()), identity, action, properties, previous
+select $sync, $first + row_number() over () - 1, coalesce(record_key, uuid()), identity, action, properties, previous,
+       $doubtful
 from difference where action in (1, 2, 3) and (record_key is not null) = $doubtful
 """
 
@@ -187,7 +222,8 @@ def find_difference(
     ``existing`` (a column ``identity``) is who was at the destination before a sync that is new: those who are wanted,
     or all where the sync removes all, count as acknowledged and not as our own.
     """
-    wanted = _narrowed(question, NOBODY if question.mode == "drain" else _bound(con, question))
+    everybody = NOBODY if question.mode == "drain" else _bound(con, question)
+    wanted = _narrowed(question, everybody)
     rules = {
         "sync": question.sync,
         "stays": question.mode == "add_only",
@@ -199,7 +235,8 @@ def find_difference(
     for name, value in rules.items():
         con.execute(f"set variable this_{name} = ?", [value])
     if existing is not None:
-        _find_adopted(con, question, wanted, existing)
+        # In a test with one user the others were there before, too.
+        _find_adopted(con, question, everybody, existing)
     baseline = _narrowed(question, _BASELINE if existing is None else _ADOPTED)
     con.execute(_DIFFERENCE.format(wanted=wanted, baseline=baseline))
     if con.execute(f"select exists ({_HANDED_OUT})").fetchone() == (True,):
@@ -224,10 +261,10 @@ def _find_adopted(
     con: duckdb.DuckDBPyConnection, question: Question, wanted: str, existing: pa.RecordBatchReader
 ) -> None:
     con.register("existing", existing)
-    con.execute("create or replace temp table adopted as select distinct identity from existing")
+    con.execute("create or replace temp table guests as select distinct identity from existing")
     con.unregister("existing")
-    if question.removes == "own":
-        con.execute(f"delete from adopted where identity not in (select identity from ({wanted}))")
+    only = "" if question.removes == "all" else f" where identity in (select identity from ({wanted}))"
+    con.execute(f"create or replace temp table adopted as select identity from guests{only}")
 
 
 def _counted(con: duckdb.DuckDBPyConnection, held: tuple[Any, ...] | None) -> Difference:
@@ -255,13 +292,16 @@ def write_plan(con: duckdb.DuckDBPyConnection, question: Question, found: Differ
     sync, mark = question.sync, question.mark
     if adopts:
         con.execute("insert into sync_adoptions select ?, count(*), now()::timestamp from adopted", [sync])
+        con.execute("insert into sync_guests select ?, identity from guests", [sync])
         con.execute("insert into sync_baseline select ?, identity, false, null from adopted", [sync])
     if question.only is None:
-        con.execute("delete from sync_plan where sync = ?", [sync])
+        con.execute(f"delete from sync_plan where sync = ? and identity not in ({_UNDECIDED})", [sync])
         con.execute("delete from sync_rejections where sync = ?", [sync])
     else:
         con.execute(
-            "delete from sync_plan where sync = ? and (position >= ? or identity = ?)", [sync, mark, question.only]
+            "delete from sync_plan where sync = ? and (position >= ? or identity = ?) "
+            f"and identity not in ({_UNDECIDED})",
+            [sync, mark, question.only],
         )
         con.execute("delete from sync_rejections where sync = ? and identity = ?", [sync, question.only])
     con.execute(
@@ -271,12 +311,7 @@ def write_plan(con: duckdb.DuckDBPyConnection, question: Question, found: Differ
         """,
         [sync],
     )
-    # Whether they arrived isn't known, and nobody is removed now: a mirror would have to.
-    con.execute(
-        "insert into sync_baseline select ?, identity, true, previous from difference "
-        f"where action = {_STAYS} and not held",
-        [sync],
-    )
+    con.execute(f"update sync_plan set position = -1 where sync = ? and identity in ({_UNDECIDED})", [sync])
     first = mark - found.doubtful
     if found.doubtful:
         con.execute(_PLAN, {"sync": sync, "first": first, "doubtful": True})
@@ -311,7 +346,8 @@ def planned_changes(
 def settle_sync(con: duckdb.DuckDBPyConnection, sync: str) -> None:
     """Move the baseline by the accepted outcomes of the temporary table ``settling``; keep why others were refused.
 
-    What has an outcome leaves the plan.
+    What has an outcome leaves the plan. But a refusal says nothing of what may have arrived before, unless nobody is
+    known there: a change that was in doubt stays so.
     """
     _find_settled(con, sync)
     con.execute(
@@ -350,7 +386,7 @@ def _find_settled(con: duckdb.DuckDBPyConnection, sync: str) -> None:
     con.execute(
         """
         create or replace temp table settled as
-        select plan.record_key, plan.identity, plan.action, plan.properties, news.status, news.reason,
+        select plan.record_key, plan.identity, plan.action, plan.properties, plan.doubtful, news.status, news.reason,
                baseline.identity is not null as held, baseline.properties as acknowledged
         from (
             select key, arg_max(status, position) as status, arg_max(reason, position) as reason
@@ -380,14 +416,20 @@ def _move_baseline(con: duckdb.DuckDBPyConnection, sync: str) -> None:
     )
     con.execute(
         """
-        insert into sync_baseline select $sync, identity, true, any_value(properties) from settled
-        where status = 1 and action in (1, 3) and not held group by identity
+        insert into sync_baseline
+        select $sync, identity, identity not in (select identity from sync_guests where sync = $sync),
+               any_value(properties)
+        from settled where status = 1 and action in (1, 3) and not held group by identity
         """,
         {"sync": sync},
     )
     con.execute(
-        "delete from sync_plan where sync = ? and record_key in (select record_key from settled)",
-        [sync],
+        """
+        delete from sync_plan where sync = ? and record_key in (
+            select record_key from settled where status <> 2 or not doubtful or starts_with(reason, ?)
+        )
+        """,
+        [sync, UNKNOWN_THERE],
     )
 
 
@@ -445,13 +487,14 @@ def record_run(con: duckdb.DuckDBPyConnection, sync: str, run: SyncRun, matched:
 
 def finish_drain(con: duckdb.DuckDBPyConnection, sync: str) -> None:
     """Let a sync that has been drained to the end begin anew: whoever is there from now on isn't its own."""
-    con.execute(
-        """
-        delete from sync_adoptions where sync = $sync
-           and not exists (from sync_baseline where sync = $sync) and not exists (from sync_plan where sync = $sync)
-        """,
-        {"sync": sync},
-    )
+    for table in ("sync_adoptions", "sync_guests"):
+        con.execute(
+            f"""
+            delete from {table} where sync = $sync
+               and not exists (from sync_baseline where sync = $sync) and not exists (from sync_plan where sync = $sync)
+            """,
+            {"sync": sync},
+        )
 
 
 def acknowledged_changes(con: duckdb.DuckDBPyConnection, sync: str | None = None) -> tuple[int, int, int]:
@@ -548,31 +591,40 @@ def known_syncs(con: duckdb.DuckDBPyConnection) -> list[KnownSync]:
 
 def forget(con: duckdb.DuckDBPyConnection, sync: str) -> None:
     """Forget all of a sync; its members stay at the destination and are nobody's from then on."""
-    for table in ("sync_baseline", "sync_plan", "sync_rejections", "sync_changes", "sync_runs", "sync_adoptions"):
-        con.execute(f"delete from {table} where sync = ?", [sync])
+    for table in ("baseline", "plan", "rejections", "changes", "runs", "adoptions", "guests"):
+        con.execute(f"delete from sync_{table} where sync = ?", [sync])
 
 
 @dataclass(frozen=True)
 class Apart:
-    """How far a baseline is from what is wanted, and how much of that the last sync could not settle."""
+    """How far a baseline is from what is wanted, and how much of that was refused or is pending (``unsettled``)."""
 
     numbers: dict[str, int]
     explained: bool
 
 
-def apart(con: duckdb.DuckDBPyConnection, question: Question | None) -> Apart:
+def apart(con: duckdb.DuckDBPyConnection, sync: str, question: Question | None) -> Apart:
     """Compare what is acknowledged with what is wanted, one by one.
 
-    A difference is explained where the last sync counted as many changes as rejected or pending. Without a
-    question (the source has told nothing yet) there is none.
+    A difference is explained where the very same identity was refused or is pending. Without a question (the source
+    has told nothing) nobody may be there: a source that had told something is gone, or has another name.
     """
     if question is None:
-        return Apart(dict.fromkeys(("baseline", "missing", "superfluous", "different", "unsettled"), 0), explained=True)
+        held = baseline_size(con, sync)
+        numbers = dict.fromkeys(("baseline", "missing", "superfluous", "different", "unsettled"), 0)
+        return Apart({**numbers, "baseline": held}, explained=not held)
     found = find_difference(con, question)
     row = con.execute(
-        "select arg_max(rejected + pending, finished_at) from sync_runs where sync = ?", [question.sync]
+        """
+        select count(*) from difference where (action in (2, 3) or action = 1 and not held) and identity in (
+            select identity from sync_rejections where sync = $sync
+            union all
+            select identity from sync_plan where sync = $sync
+        )
+        """,
+        {"sync": sync},
     ).fetchone()
-    unsettled = int(row[0] or 0) if row else 0
+    unsettled = int(row[0]) if row else 0
     numbers = {
         "baseline": found.held,
         "missing": found.added,
@@ -580,7 +632,7 @@ def apart(con: duckdb.DuckDBPyConnection, question: Question | None) -> Apart:
         "different": found.updated,
         "unsettled": unsettled,
     }
-    return Apart(numbers, explained=found.added + found.removed + found.updated <= unsettled)
+    return Apart(numbers, explained=found.added + found.removed + found.updated == unsettled)
 
 
 def segment_ids(con: duckdb.DuckDBPyConnection) -> dict[str, int]:

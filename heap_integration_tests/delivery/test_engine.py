@@ -127,6 +127,23 @@ def test_refused_credentials_reject_nothing(store: Store) -> None:
     assert in_ledger(store) == {}
 
 
+def test_what_others_were_still_sending_counts_when_a_delivery_stops(store: Store) -> None:
+    closed = threading.Event()
+
+    class Gate(Shop):
+        def send(self, batch: Sequence[Record]) -> Sequence[Outcome]:
+            if batch[0].payload:
+                closed.set()
+                raise NotAuthorised("closed")
+            assert closed.wait(10)
+            time.sleep(0.05)
+            return super().send(batch)
+
+    with pytest.raises(DeliveryStopped, match="closed") as stopped:
+        run(store, Gate(batch_records=1, concurrency=2), [record(0), record(1)])
+    assert stopped.value.tally.accepted == len(in_ledger(store)) == 1
+
+
 def test_a_side_that_takes_nothing_at_all_stops_the_delivery(store: Store) -> None:
     shop = Shop(bad=range(1000))
     with pytest.raises(DeliveryStopped, match="the first 10 records were all refused"):

@@ -7,6 +7,7 @@ from itertools import count
 from typing import Any
 
 import orjson
+import pytest
 
 from heap_integration.delivery.engine import Patience
 from heap_integration.delivery.records import Limits, NotAuthorised, Outcome, Record, Status
@@ -14,6 +15,7 @@ from heap_integration.segments.sync import RunOptions, Sync, SyncReport
 from heap_integration.segments.wanted import Wanted
 from heap_integration.store import Store
 from heap_integration.warehouse import Warehouse
+from heap_integration_tests.segments.directory import applied
 
 _numbers = count(1)
 
@@ -54,12 +56,7 @@ class Club:
         if hasattr(change, "member"):
             (self.members.add if change.member else self.members.discard)(change.identity)
             return
-        profile = self.profiles.setdefault(change.identity, {})
-        for each in change.changes:
-            if each.operation == "clear":
-                profile.pop(each.name, None)
-            else:
-                profile[each.name] = each.value
+        self.profiles[change.identity] = applied(self.profiles.get(change.identity, {}), change.changes)
         if change.leaving:
             del self.profiles[change.identity]
 
@@ -99,9 +96,22 @@ class Following:
         assert report.read == settled + report.pending
         if "only" not in options:
             with self.sync.warehouse.read() as con:
-                waiting = con.execute("select count(*) from sync_plan where sync = ?", [self.sync.name]).fetchone()
+                waiting = con.execute(
+                    """
+                    select count(*) from sync_plan where sync = $sync and position >= 0
+                       and identity not in (select identity from sync_rejections where sync = $sync)
+                    """,
+                    {"sync": self.sync.name},
+                ).fetchone()
             assert waiting == (report.pending,)
         return report
+
+    def die(self, after: int = 0) -> None:
+        """Run the sync, and die when the destination has taken this many changes and one more."""
+        self.club.dies_after = after
+        with pytest.raises(Killed):
+            self.run()
+        self.club.dies_after = 10**9
 
     def told(self) -> list[tuple[str, bool]]:
         """Return whom the last run let in and put out."""

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from heap_integration.identities import PLACEHOLDERS
 from heap_integration.segments.audiences.settings import UsersTable
-from heap_integration.segments.identity import Match, mapped, match_counts
+from heap_integration.segments.identity import Match, mapped, match_counts, without
 from heap_integration.segments.wanted import Wanted
 from heap_integration.sync_settings import HeapProperty, MappingTable, MapUsersBy
 from heap_integration.warehouse import Warehouse
@@ -53,6 +53,19 @@ def know_ids(warehouse: Warehouse, pairs: Iterable[tuple[str, str | None]]) -> N
         "create or replace table ids as select unnest($1)::varchar as ours, unnest($2)::varchar as theirs",
         [[ours for ours, _ in given], [theirs for _, theirs in given]],
     )
+
+
+def test_an_id_of_somebody_who_opted_out_goes_out_for_nobody_else(warehouse: Warehouse) -> None:
+    know(
+        warehouse, {name: {"email": "us@example.com"} for name in ("ann", "bea")} | {"cleo": {"email": "c@example.com"}}
+    )
+    opted_out = ["ann"]
+    left = without(members("ann", "bea", "cleo"), opted_out)
+    with warehouse.read() as con:
+        found = mapped(con, left, "email", PEOPLE, opted_out)
+        match = match_counts(con, left, "email", PEOPLE, opted_out)
+    assert identities(warehouse, found) == ["c@example.com"]
+    assert (match.members, match.mapped, match.ids, match.unmapped) == (2, 1, 1, 1)
 
 
 def test_by_identity_everybody_goes_out_as_they_are_but_for_placeholders(warehouse: Warehouse) -> None:

@@ -54,6 +54,17 @@ def test_an_audience_has_the_members_of_its_newest_day(warehouse: Warehouse) -> 
     assert never is None
 
 
+def test_a_day_that_is_forgotten_before_a_sync_asks_leaves_nobody_out(warehouse: Warehouse) -> None:
+    with warehouse.write() as con:
+        for day, names in ((1, "ab"), (2, "bc")):
+            compute_members(con, f"select unnest({list(names)}) as identity")
+            replace_result(con, "carts", date(2026, 3, day), datetime(2026, 3, day, 12, tzinfo=UTC), "{}", keep_days=1)
+            if day == 1:
+                wanted = audience_members(con, "carts")
+    assert wanted is not None
+    assert identities(warehouse, wanted) == ["b", "c"]
+
+
 def test_a_tables_members_are_its_identities_without_blanks_and_repetition(warehouse: Warehouse) -> None:
     run(warehouse, "create table people (id varchar, plan varchar)")
     rows: list[list[str | None]] = [

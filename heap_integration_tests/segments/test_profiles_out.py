@@ -241,6 +241,14 @@ def test_a_profile_goes_out_under_the_id_that_is_certainly_its_own(warehouse: Wa
     expected = Match(members=7, mapped=1, ids=1, unmapped=1, ambiguous=4, placeholders=1)
     assert match_of(warehouse, settings) == expected
 
+    with warehouse.read() as con:
+        wanted = profile_wanted(con, settings, UsersTable(), SYNC, ["dan"])
+        ids = con.execute(f"select identity from ({wanted.sql}) order by all", dict(wanted.parameters)).fetchall()
+        match = profile_match(con, settings, UsersTable(), ["dan"])
+    # what cleo shares with dan, who wants nothing sent, is not sent for cleo
+    assert ids == [("1",), ("2",), ("3",), ("5",)]
+    assert match == Match(members=6, mapped=1, ids=1, unmapped=2, ambiguous=2, placeholders=1, opted_out=1)
+
 
 class Syncing:
     """A table on its way to a directory."""

@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from heap_integration.delivery.engine import DeliveryStopped
-from heap_integration.delivery.records import UNKNOWN_THERE, MemberChange, RetryLater
+from heap_integration.delivery.records import UNKNOWN_THERE, MemberChange, Outcome, Record, RetryLater
 from heap_integration.segments.changes import profile_change
 from heap_integration.segments.sync import GuardStopped, Matched, RunOptions
 from heap_integration.store import Store
-from heap_integration.sync_settings import Guards
+from heap_integration.sync_settings import Guards, Mode, ProfileField
 from heap_integration.warehouse import Warehouse
 from heap_integration.warehouse.memberships import (
     Action,
@@ -161,6 +162,28 @@ def test_a_guard_stops_a_sync_before_it_sends_anything_until_somebody_confirms(
     assert club.club.members == set(wanted)
 
 
+@pytest.mark.parametrize("crash", [False, True])
+def test_who_was_there_before_stays_also_who_entered_and_left_since(homes: Homes, crash: bool) -> None:
+    club = Following(*homes, Club(["ann", "guest"]), existing=lambda: iter(["ann", "guest"]), guards=FREE)
+    for members in ({"ann"}, set[str](), {"ann", "guest", "bob"}):
+        club.become(members)
+        club.die(2) if crash and "bob" in members else club.run()
+    assert club.club.members == {"ann", "guest", "bob"}
+    club.become(set())
+    club.run()
+    assert club.club.members == {"ann", "guest"}
+
+
+def test_a_first_test_with_one_user_makes_nobody_ours_who_was_there_before(homes: Homes) -> None:
+    club = Following(*homes, Club(["ann"]), existing=lambda: iter(["ann"]))
+    club.become({"ann", "bob"})
+    club.run(only="bob")
+    assert (club.run().unchanged, club.told()) == (2, [])
+    club.become({"bob"})
+    club.run()
+    assert club.club.members == {"ann", "bob"}
+
+
 def test_few_removals_need_no_guard(homes: Homes) -> None:
     club = Following(*homes, Club())
     club.become({"ann", "bob", "cleo"})
@@ -241,8 +264,8 @@ def test_a_sync_that_was_stopped_is_finished_by_the_next_one(homes: Homes) -> No
     assert len(club.club.members) == 11
     with homes[1].read() as con:
         question = club.sync.question()
-        assert apart(con, question).numbers["missing"] == 19
-        assert apart(con, question).explained
+        assert apart(con, club.sync.name, question).numbers["missing"] == 19
+        assert apart(con, club.sync.name, question).explained
     club.club.calls_left = 100
     report = club.run()
     assert (report.added, report.unchanged, report.sent) == (19, 11, 19)
@@ -264,6 +287,111 @@ def test_whose_change_may_have_arrived_is_told_again_what_is_wanted_by_then(home
     assert club.club.members == {"ann"}
     assert club.run().unchanged == 1
     assert club.told() == []
+
+
+@pytest.mark.parametrize("arrives", [False, True])
+def test_where_nobody_is_removed_a_change_in_doubt_waits_until_it_matters(homes: Homes, arrives: bool) -> None:
+    club = Following(*homes, Club(), guards=FREE)
+    club.become({"ann", "bob"})
+    club.run()
+    club.become({"cleo"})
+    club.die(2 if arrives else 0)
+    club.sync.mode = "add_only"
+    club.become({"dan"})
+    club.run()
+    assert (club.run().planned, club.told()) == (0, [])
+    club.become({"ann", "bob", "cleo", "dan"})
+    club.run()
+    assert club.club.members == {"ann", "bob", "cleo", "dan"}
+
+
+@pytest.mark.parametrize("leaves_first", [False, True])
+def test_a_refusal_does_not_make_a_change_in_doubt_forgotten(homes: Homes, leaves_first: bool) -> None:
+    club = Following(*homes, Club(), guards=FREE)
+    club.become({"ann"})
+    club.die()
+    if leaves_first:
+        club.become(set())
+    club.club.refused["ann"] = "not now"
+    assert club.run().rejected == 1
+    club.club.refused.clear()
+    club.become(set())
+    club.run()
+    assert club.club.members == set()
+
+
+def test_entries_that_may_have_arrived_are_taken_away_where_they_are_no_longer_wanted(homes: Homes) -> None:
+    tags = profile_change({"tags": ProfileField(to="tags", operation="append")})
+    club = Following(*homes, Club(), payload=tags, guards=FREE)
+    club.describe({"ann": {"tags": ["a"]}})
+    club.run()
+    for entries in (["a", "x"], ["a", "y"]):
+        club.describe({"ann": {"tags": entries}})
+        club.die()
+    club.describe({"ann": {"tags": ["a"]}})
+    club.run()
+    assert club.club.profiles == {"ann": {"tags": ["a"]}}
+    club.describe({"ann": {"tags": ["a", "z"], "plan": "pro"}})
+    club.die()
+    club.describe({})
+    club.run()
+    (leaving,) = club.club.told
+    assert {(each.name, each.operation, str(each.value)) for each in leaving.changes} == {
+        ("plan", "clear", "None"),
+        ("tags", "remove", "['a', 'z']"),
+    }
+
+
+def test_the_same_change_in_doubt_goes_out_under_the_same_key(homes: Homes) -> None:
+    keys: list[bytes] = []
+
+    class Noting(Club):
+        def send(self, batch: Sequence[Record]) -> Sequence[Outcome]:
+            keys.extend(record.key for record in batch)
+            return super().send(batch)
+
+    tags = profile_change({"tags": ProfileField(to="tags", operation="append")})
+    club = Following(*homes, Noting(), payload=tags, guards=FREE)
+    for profiles in ({"ann": {"n": 1.0, "tags": ['"ü', "a"]}}, {"ann": {"n": None, "tags": ["a"]}}, {}):
+        club.describe(profiles)
+        club.die()
+        club.die()
+        club.run()
+    assert [keys.count(key) for key in dict.fromkeys(keys)] == [3, 3, 3]
+
+
+def test_a_full_resync_tells_the_whole_profile_also_where_a_change_is_in_doubt(homes: Homes) -> None:
+    club = Following(*homes, Club(), payload=profile_change({}))
+    club.describe({"ann": {"plan": "free", "seats": 1}})
+    club.run()
+    club.describe({"ann": {"plan": "free", "seats": 2}})
+    club.die()
+    club.club.profiles.clear()
+    club.run(full=True)
+    assert club.club.profiles == {"ann": {"plan": "free", "seats": 2}}
+
+
+def test_only_whose_change_was_refused_or_is_pending_may_differ_from_the_source(homes: Homes) -> None:
+    club = Following(*homes, Club(refused={"ann": "no", "bob": "no"}))
+    club.become({"ann", "bob", "cleo"})
+    club.run()
+    with homes[1].write() as con:
+        assert apart(con, club.sync.name, club.sync.question()).explained
+        con.execute("delete from sync_rejections where sync = ? and identity = 'bob'", [club.sync.name])
+        found = apart(con, club.sync.name, club.sync.question())
+        assert (found.explained, found.numbers["missing"], found.numbers["unsettled"]) == (False, 2, 1)
+
+
+def test_members_of_a_source_that_is_gone_are_not_explained(homes: Homes) -> None:
+    club = Following(*homes, Club())
+    with homes[1].read() as con:
+        assert apart(con, club.sync.name, club.sync.question()).explained
+    club.become({"ann"})
+    club.run()
+    club.sync.wanted = None
+    with homes[1].read() as con:
+        found = apart(con, club.sync.name, club.sync.question())
+    assert (found.explained, found.numbers["baseline"]) == (False, 1)
 
 
 def test_a_preview_shows_what_a_run_would_do_and_leaves_no_trace(homes: Homes) -> None:
@@ -336,30 +464,38 @@ def test_the_history_of_a_sync_is_kept_until_it_is_forgotten(homes: Homes) -> No
 @settings(max_examples=10)
 @given(
     rounds=st.lists(
-        st.tuples(st.sets(st.sampled_from("abcdef")), st.sampled_from(["stopped", "killed"]), st.integers(0, 4)),
+        st.tuples(
+            st.sets(st.sampled_from("abcdef")),
+            st.sampled_from(["stopped", "killed"]),
+            st.integers(0, 4),
+            st.sampled_from(["mirror", "add_only"]),
+            st.sampled_from(["", *"abcdef"]),
+            st.sampled_from([{}, {}, {"full": True}, {"only": "a"}, {"only": "e"}]),
+        ),
         min_size=1,
         max_size=4,
     ),
     before=st.sets(st.sampled_from("efgh")),
-    first_mode=st.sampled_from(["mirror", "add_only"]),
 )
 def test_after_any_interruptions_a_whole_sync_makes_both_sides_equal(
-    homes: Homes, rounds: list[tuple[set[str], str, int]], before: set[str], first_mode: str
+    homes: Homes, rounds: list[tuple[set[str], str, int, Mode, str, dict[str, Any]]], before: set[str]
 ) -> None:
     club = Following(*homes, Club(before), guards=FREE, existing=lambda: iter(sorted(before)))
-    for number, (members, end, calls) in enumerate(rounds):
+    for members, end, calls, mode, refused, options in rounds:
         club.become(members)
-        club.sync.mode = "mirror" if number else first_mode
+        club.sync.mode = mode
+        club.club.refused = {refused: "not now"}
         club.club.calls_left, club.club.dies_after = (calls, 10**9) if end == "stopped" else (10**9, calls)
         try:
-            club.run()
+            club.run(**options)
         except (DeliveryStopped, Killed):
             assert not club.club.calls_left or club.club.dies_after < 0
     club.sync.mode = "mirror"
+    club.club.refused.clear()
     club.club.calls_left = club.club.dies_after = 10**9
     report = club.run()
     assert club.club.members >= club.members
     assert club.club.members - club.members <= before
-    assert (before - set().union(*(members for members, _, _ in rounds))) <= club.club.members
+    assert before <= club.club.members
     assert (report.pending, report.held) == (0, len(club.members))
     assert (club.run().planned, club.club.told) == (0, [])
