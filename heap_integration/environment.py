@@ -104,6 +104,7 @@ class Environment(Settings):
     name: EnvironmentName
     heap: HeapSettings
     warehouse: WarehouseAddress = "duckdb:///data/{name}.duckdb"
+    warehouse_memory_mb: int = Field(default=600, ge=100)
     store: StoreAddress = "sqlite:///data/{name}.db"
     landing: Name = "data/{name}/landing"
     automation: bool = False

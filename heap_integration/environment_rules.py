@@ -30,6 +30,11 @@ def disagreements(data: Any) -> Iterator[InitErrorDetails]:
             yield from _impossible(flow, index, sync, destinations)
         yield from _repeated_keys(flow, _mappings(whole.get(flow)))
     yield from _added_twice(_mappings(whole.get("profiles")))
+    for index, sync in _mappings(whole.get("profiles")):
+        by = sync.get("map_users_by")
+        if sync.get("of") == "accounts" and (by == "email" or "property" in _mapping(by)):
+            message = "accounts have no e-mail address and no user property: map them by identity or by a table"
+            yield _wrong(message, "profiles", index, "map_users_by")
     has_sync = bool(_mapping(whole.get("heap")).get("segment_sync"))
     for index, segment in _mappings(whole.get("segments")):
         if segment.get("from") == FROM_HEAP and not has_sync:

@@ -105,7 +105,7 @@ class Hub:
     @cached_property
     def warehouse(self) -> Warehouse:
         """Analytical state."""
-        return Warehouse(self.environment.warehouse)
+        return Warehouse(self.environment.warehouse, self.environment.warehouse_memory_mb)
 
     @cached_property
     def store(self) -> Store:

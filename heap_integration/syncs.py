@@ -25,7 +25,7 @@ from heap_integration.segments.profiles import profile_match, profile_wanted
 from heap_integration.segments.sync import Payload, Preview, RunOptions, Sample, Sync, SyncReport, member_change
 from heap_integration.segments.wanted import Wanted
 from heap_integration.sync_settings import MembersTable
-from heap_integration.warehouse.memberships import Apart, Matched, apart, last_runs, segment_ids
+from heap_integration.warehouse.memberships import Apart, Matched, apart, last_runs, segment_named
 
 if TYPE_CHECKING:
     import duckdb
@@ -119,7 +119,7 @@ class RouteSync:
             return table_members(con, sync.source)
         if sync.kind == "audience":
             return audience_members(con, sync.slug)
-        segment = sync.segment_id if sync.segment_id is not None else segment_ids(con).get(sync.name)
+        segment = sync.segment_id if sync.segment_id is not None else segment_named(con, sync.name)
         return None if segment is None else heap_members(con, segment)
 
     def wanted(self, con: duckdb.DuckDBPyConnection) -> Wanted | None:

@@ -55,13 +55,6 @@ def sandbox(tmp_path: Path) -> Iterator[RunningSandbox]:
         yield running
 
 
-@pytest.fixture
-def store(tmp_path: Path) -> Iterator[Store]:
-    store = Store(f"sqlite:///{tmp_path}/store.db")
-    yield store
-    store.close()
-
-
 def environment(url: str, app_id: str = DEVELOPMENT.app_id, **oauth: Any) -> Environment:
     client: dict[str, Any] = {"client_id": DEVELOPMENT.heap_client_id, "client_secret": {"env": "CLIENT_SECRET"}}
     client |= {"token_key": {"env": "TOKEN_KEY"}, "redirect_port": PORT}

@@ -158,6 +158,8 @@ def test_what_a_sync_asks_of_a_destination_must_be_possible_there() -> None:
         "5: segments[2].name: has neither a letter a-z nor a digit: give it a key that has",
         "6: segments[3].guards.largest_removal_percent: must be less than or equal to 100",
         "12: profiles[0].fields.plan.when_null: must be 'skip', 'clear' or 'send'",
+        "13: profiles[0].map_users_by: accounts have no e-mail address and no user property: map them by identity or "
+        "by a table",
         "14: profiles[0].sync_to[0]: Customer.io knows no operation add; allowed: set",
         "14: profiles[0].sync_to[1]: Userpilot finds users by its user id only: map_users_by can't be email",
         "14: profiles[0].sync_to[1]: Userpilot knows no operation add; allowed: set",

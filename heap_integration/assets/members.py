@@ -40,14 +40,17 @@ def heap_segment(env: Environment, segment: SegmentSync) -> dg.AssetsDefinition:
     )
     def members(context: dg.AssetExecutionContext, store: StoreResource) -> dg.MaterializeResult:  # type: ignore[type-arg]
         from heap_integration.segments.heap_segments import apply_pages
-        from heap_integration.warehouse.memberships import member_count, segment_ids
+        from heap_integration.warehouse.memberships import member_count, segment_named
 
         with store.hub(env) as hub:
             applied = apply_pages(hub.store, hub.warehouse)
             context.log.info(f"applied {applied.pages} pages: {applied.added} entered, {applied.removed} left")
-            with hub.warehouse.read() as con:
-                heap_id = segment.segment_id or segment_ids(con).get(segment.name)
-                members = 0 if heap_id is None else member_count(con, heap_id)
+            try:
+                with hub.warehouse.read() as con:
+                    heap_id = segment.segment_id or segment_named(con, segment.name)
+                    members = 0 if heap_id is None else member_count(con, heap_id)
+            except ValueError as wrong:
+                raise dg.Failure(str(wrong), allow_retries=False) from None
         told = (
             f"{segment.name} ({heap_id})" if heap_id is not None else f"{segment.name}: Heap has reported nothing yet"
         )

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import dagster as dg
 
 from heap_integration.assets.report import bars, counts, reasons_table, table
-from heap_integration.environment import Environment, MissingSecret, ProfileSync
+from heap_integration.environment import Environment, MissingSecret, ProfileSync, SegmentSync
 from heap_integration.resources import Credentials, StoreResource, destination_key
 from heap_integration.routes import Route
 
@@ -85,6 +85,9 @@ def build_sync(env: Environment, route: Route, source: dg.AssetKey) -> dg.Assets
 def build_sync_checks(env: Environment, route: Route) -> dg.AssetChecksDefinition:
     """Return the checks of a sync: what was acknowledged is what is wanted, and enough of it is known there."""
     key = dg.AssetKey([env.name, family(route), route.sync.slug])
+    # A table may have changed since the sync looked; segments and audiences wait for a run of their own.
+    still = isinstance(route.sync, SegmentSync) and route.sync.kind != "table"
+    severity = dg.AssetCheckSeverity.ERROR if still else dg.AssetCheckSeverity.WARN
     smallest = route.sync.smallest_match_rate
 
     @dg.multi_asset_check(
@@ -93,7 +96,7 @@ def build_sync_checks(env: Environment, route: Route) -> dg.AssetChecksDefinitio
             dg.AssetCheckSpec(
                 "baseline_is_source",
                 asset=key,
-                blocking=True,
+                blocking=still,
                 description="Acknowledged is what is wanted, but for what the destination refused or is pending.",
             ),
             dg.AssetCheckSpec(
@@ -110,7 +113,10 @@ def build_sync_checks(env: Environment, route: Route) -> dg.AssetChecksDefinitio
             work = RouteSync(hub, route)
             apart, match = work.apart(), work.known()
         yield dg.AssetCheckResult(
-            passed=apart.explained, check_name="baseline_is_source", metadata=counts(**apart.numbers)
+            passed=apart.explained,
+            check_name="baseline_is_source",
+            severity=severity,
+            metadata=counts(**apart.numbers),
         )
         yield dg.AssetCheckResult(
             passed=match.rate >= smallest,

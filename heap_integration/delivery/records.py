@@ -124,6 +124,10 @@ class RetryLater(Exception):
         self.busy = busy
 
 
+class Unfit(ValueError):
+    """What can't go out as it is; that record alone is rejected with these words."""
+
+
 class BatchRejected(Exception):
     """Something in the batch is wrong.
 

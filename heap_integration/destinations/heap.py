@@ -18,6 +18,7 @@ from heap_integration.delivery.records import (
     Record,
     RetryLater,
     Status,
+    Unfit,
 )
 from heap_integration.destinations.destination import Audience, DestinationSettings, IdKind, Kind, Surroundings
 
@@ -88,10 +89,6 @@ class HeapProperties:
     def close(self) -> None:
         """Close the connections."""
         self.api.close()
-
-
-class Unfit(ValueError):
-    """What Heap would not take of a record."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -21,6 +21,7 @@ from heap_integration.delivery.records import (
     Record,
     RetryLater,
     Status,
+    Unfit,
     Window,
 )
 from heap_integration.destinations.destination import Audience, DestinationSettings, IdKind, Kind, Surroundings
@@ -161,10 +162,6 @@ class Userpilot:
     def close(self) -> None:
         """Close the connections."""
         self.api.close()
-
-
-class Unfit(ValueError):
-    """What Userpilot would not take of a record."""
 
 
 @dataclass(frozen=True, slots=True)

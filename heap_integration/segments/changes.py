@@ -8,9 +8,9 @@ from typing import Any
 
 import orjson
 
-from heap_integration.delivery.records import AttributeChange, ProfileChange
+from heap_integration.delivery.records import AttributeChange, ProfileChange, Unfit
 from heap_integration.segments.columns import LARGEST_NUMBER
-from heap_integration.segments.wanted import Action, Unfit
+from heap_integration.segments.wanted import Action
 from heap_integration.sync_settings import ProfileField
 
 # of a planned row: action, identity, properties wanted, properties acknowledged

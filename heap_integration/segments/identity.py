@@ -81,14 +81,14 @@ def mapped(
     if by == "identity":
         sql = f"select identity, properties from ({members.sql}) as members where not ({nobody})"
     else:
+        # An aggregate that keeps a text for each group can't be spilled to disk; a distinct and a join can.
         sql = f"""
 with members as ({members.sql}),
 found as ({apart_from(ids_of(con, by, users), opted_out)}),
-known as (select identity, min(target) as target from found group by identity having count(*) = 1)
-select known.target as identity, null::varchar as properties
-from members join known using (identity)
+known as (select identity from found group by identity having count(*) = 1)
+select distinct found.target as identity, null::varchar as properties
+from members join known using (identity) join found using (identity)
 where not ({nobody})
-group by known.target
 """
     return Wanted(sql, members.parameters, members.changed_at)
 

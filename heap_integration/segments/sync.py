@@ -23,8 +23,9 @@ from heap_integration.delivery.records import (
     RetryLater,
     Sender,
     Status,
+    Unfit,
 )
-from heap_integration.segments.wanted import Unfit, Wanted
+from heap_integration.segments.wanted import Wanted
 from heap_integration.store import Store
 from heap_integration.sync_settings import Guards, Mode
 from heap_integration.warehouse import Warehouse
@@ -195,6 +196,11 @@ class Sync:
     removes: Removes = "own"
 
     @property
+    def limiter(self) -> str:
+        """What the windows are kept under: syncs of one kind to one destination share them."""
+        return self.name.rpartition("/")[0] or self.name
+
+    @property
     def ledger(self) -> Ledger:
         """The ledger of this sync."""
         return Ledger(self.store, self.name)
@@ -226,7 +232,7 @@ class Sync:
                     changes,
                     self.sender,
                     self.ledger,
-                    pace=Pace(self.store, self.name, self.sender.limits.windows),
+                    pace=Pace(self.store, self.limiter, self.sender.limits.windows),
                     go_on=go_on,
                     patience=patience,
                     progress=progress,

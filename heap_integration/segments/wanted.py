@@ -9,11 +9,7 @@ from typing import Any
 
 from heap_integration.warehouse.memberships import Action
 
-__all__ = ["Action", "Unfit", "Wanted"]
-
-
-class Unfit(ValueError):
-    """A planned row that can't go out; it is rejected with these words, and what was acknowledged before stays."""
+__all__ = ["Action", "Wanted"]
 
 
 @dataclass(frozen=True)

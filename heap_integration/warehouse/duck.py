@@ -26,13 +26,13 @@ PACKED_ROWS = 40_960
 CONFIG: dict[str, str | bool | int | float | list[str]] = {"memory_limit": "64MB", "threads": 1}
 # What a piece of a load or of a delivery needs is enough for nearly everything. Whole segments need more, and what
 # doesn't fit waits in files beside the warehouse.
-AMPLE_MEMORY = "600MB"
+AMPLE_MB = 600
 AMPLE_THREADS = 2
 WAITING = "waiting-"
 
 
 class WarehouseError(ValueError):
-    """The warehouse can't be opened: its address or its file is wrong, or another program holds it."""
+    """The warehouse can't be opened (its address or its file is wrong, another program holds it), or lacks memory."""
 
 
 class Warehouse:
@@ -43,15 +43,18 @@ class Warehouse:
     by the kernel when a process dies. A connection is held for one statement or one transaction,
     never while something is being sent.
 
+    ``ample_mb`` is how much memory an ample connection may take.
+
     Raises:
-        WarehouseError: the address isn't ``duckdb:///path``, or later, the file can't be opened.
+        WarehouseError: the address isn't ``duckdb:///path``, or later, the file can't be opened or memory is short.
     """
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, ample_mb: int = AMPLE_MB) -> None:
         if not url.startswith(SCHEME) or len(url) == len(SCHEME):
             raise WarehouseError(f"warehouse {url!r} is not supported: allowed is duckdb:///path/to/file.duckdb")
         self.path = Path(url.removeprefix(SCHEME))
         self.path.parent.mkdir(parents=True, exist_ok=True)
+        self.ample_mb = ample_mb
         self._has_tables = False
 
     @contextmanager
@@ -63,7 +66,11 @@ class Warehouse:
         if not self._is_complete():
             with self.write():
                 pass
-        with self._locked(fcntl.LOCK_SH), closing(self._connect(read_only=True)) as connection:
+        with (
+            self._locked(fcntl.LOCK_SH),
+            closing(self._connect(read_only=True)) as connection,
+            self._memory_in_words(),
+        ):
             if ample:
                 self._make_ample(connection)
             yield connection
@@ -76,7 +83,7 @@ class Warehouse:
         """
         with self._locked(fcntl.LOCK_EX):
             is_new = not self.path.exists()
-            with closing(self._connect(read_only=False)) as connection:
+            with closing(self._connect(read_only=False)) as connection, self._memory_in_words():
                 if is_new:
                     # Events are stored as they came: nobody else on the machine may read them.
                     self.path.chmod(0o600)
@@ -124,9 +131,21 @@ class Warehouse:
         # folder when something has to wait, and takes it away at the end.
         folder = str(self._beside(f"{WAITING}{secrets.token_hex(8)}")).replace("'", "''")
         connection.execute(
-            f"set memory_limit = '{AMPLE_MEMORY}'; set threads = {AMPLE_THREADS}; "
+            f"set memory_limit = '{self.ample_mb}MB'; set threads = {AMPLE_THREADS}; "
             f"set temp_directory = '{folder}'; set preserve_insertion_order = false"
         )
+
+    @contextmanager
+    def _memory_in_words(self) -> Iterator[None]:
+        import duckdb
+
+        try:
+            yield
+        except duckdb.OutOfMemoryException as error:
+            raise WarehouseError(
+                f"warehouse {self.path}: {self.ample_mb} MB of memory are not enough for this statement: "
+                "allow more by warehouse_memory_mb in the environment's YAML"
+            ) from error
 
     def _remove_leftovers(self) -> None:
         """Remove what killed processes have left: whoever may write is alone."""

@@ -635,10 +635,22 @@ def apart(con: duckdb.DuckDBPyConnection, sync: str, question: Question | None) 
     return Apart(numbers, explained=found.added + found.removed + found.updated == unsettled)
 
 
-def segment_ids(con: duckdb.DuckDBPyConnection) -> dict[str, int]:
-    """Return the segments Heap has told of, by the name each had last."""
-    rows = con.execute("select name, segment_id from heap_segments order by told_at").fetchall()
-    return {str(name): int(segment) for name, segment in rows}
+def segment_named(con: duckdb.DuckDBPyConnection, name: str) -> int | None:
+    """Return Heap's id of the segment that had a name last, ``None`` where Heap has told of none.
+
+    Raises:
+        ValueError: several have it that were not switched off.
+    """
+    rows = con.execute(
+        "select segment_id, told_at > drained_at from heap_segments where name = ? order by told_at desc", [name]
+    ).fetchall()
+    live = [int(segment) for segment, is_live in rows if is_live]
+    if len(live) > 1:
+        raise ValueError(
+            f"Heap has told of {len(live)} segments called {name!r} ({', '.join(map(str, sorted(live)))}): "
+            "say by segment_id which one is meant"
+        )
+    return live[0] if live else int(rows[0][0]) if rows else None
 
 
 def segment_changed_at(con: duckdb.DuckDBPyConnection, segment: int) -> datetime | None:

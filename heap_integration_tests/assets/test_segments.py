@@ -183,6 +183,21 @@ def test_a_task_is_applied_whole_and_once(project: Project, heap: Heap) -> None:
     assert sync(project) == {"sent": 0, "unchanged": 2, "rejected": 0, "added": 0, "removed": 0, "calls": 0}
 
 
+def test_two_segments_of_one_name_are_told_apart_by_their_numbers(project: Project, heap: Heap) -> None:
+    known(project, "ada", "bob")
+    heap.define("ada")
+    heap.define("bob", segment=7)
+
+    result = project.sync()
+    (failed,) = (event for event in result.all_events if event.is_step_failure)
+    assert "2 segments called 'Loyal buyers' (7, 1338065)" in failed.step_failure_data.error_display_string
+    assert attribute(project) == {}
+
+    configure(project, segment_id=7)
+    sync(project)
+    assert attribute(project) == {"bob": True}
+
+
 def test_a_new_page_is_noticed_once_and_the_schedule_follows_the_cadence(project: Project, heap: Heap) -> None:
     configure(project, every="15 minutes")
     definitions = project.definitions

@@ -129,13 +129,6 @@ def sandbox(tmp_path: Path) -> Iterator[RunningSandbox]:
         yield running
 
 
-@pytest.fixture
-def store(tmp_path: Path) -> Iterator[Store]:
-    store = Store(f"sqlite:///{tmp_path}/store.db")
-    yield store
-    store.close()
-
-
 def connect(url: str, store: Store) -> CustomerioDestination:
     secrets = {name.lower(): {"env": name} for name in VARIABLES}
     given = CustomerioSettings.model_validate(secrets | {"track_url": url + TRACK, "app_url": url + APP})

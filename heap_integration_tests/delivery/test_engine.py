@@ -64,13 +64,6 @@ class Shop:
         return [Outcome(record.key, Status.ACCEPTED) for record in batch]
 
 
-@pytest.fixture
-def store(tmp_path: Path) -> Iterator[Store]:
-    store = Store(f"sqlite:///{tmp_path}/store.db")
-    yield store
-    store.close()
-
-
 def run(store: Store, shop: Shop, items: Sequence[Record | Outcome], go_on: Callable[[], bool] = lambda: True) -> Tally:
     return deliver(
         items, shop, Ledger(store, "test"), pace=Pace(store, "test", shop.limits.windows), go_on=go_on, patience=QUICK

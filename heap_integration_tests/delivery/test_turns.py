@@ -8,7 +8,6 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from pathlib import Path
 
 import httpx
 import pytest
@@ -94,13 +93,6 @@ class Customer:
             after = answer.headers.get("retry-after")
             raise RetryLater("full", after=float(after) if after else None, busy=True)
         return [Outcome(record.key, Status.ACCEPTED) for record in batch]
-
-
-@pytest.fixture
-def store(tmp_path: Path) -> Iterator[Store]:
-    store = Store(f"sqlite:///{tmp_path}/store.db")
-    yield store
-    store.close()
 
 
 def run(store: Store, to: Customer, records: int, patience: Patience = QUICK) -> Tally:

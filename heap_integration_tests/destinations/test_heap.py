@@ -49,13 +49,6 @@ def sandbox(tmp_path: Path) -> Iterator[RunningSandbox]:
         yield running
 
 
-@pytest.fixture
-def store(tmp_path: Path) -> Iterator[Store]:
-    store = Store(f"sqlite:///{tmp_path}/store.db")
-    yield store
-    store.close()
-
-
 def opened(url: str, app_id: str, store: Store) -> HeapProperties:
     surroundings = Surroundings("production", store, heap_url=url, heap_app_id=app_id, variables={})
     return HeapPropertiesSettings().connect(surroundings)

@@ -46,13 +46,6 @@ def sandbox(tmp_path: Path) -> Iterator[RunningSandbox]:
         yield running
 
 
-@pytest.fixture
-def store(tmp_path: Path) -> Iterator[Store]:
-    store = Store(f"sqlite:///{tmp_path}/store.db")
-    yield store
-    store.close()
-
-
 @contextmanager
 def opened(
     sandbox: RunningSandbox, store: Store, key: str | None = None, first_pause: float = 0.01, **settings: Any

@@ -52,13 +52,6 @@ DOCS = Path(__file__).parents[2] / "docs/destinations/webhook.md"
 
 
 @pytest.fixture
-def store(tmp_path: Path) -> Iterator[Store]:
-    store = Store(f"sqlite:///{tmp_path}/store.db")
-    yield store
-    store.close()
-
-
-@pytest.fixture
 def sandbox(tmp_path: Path) -> Iterator[RunningSandbox]:
     with running_sandbox(tmp_path / "sandbox") as running:
         yield running

@@ -10,9 +10,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from heap_integration.delivery.records import AttributeChange, ProfileChange
+from heap_integration.delivery.records import AttributeChange, ProfileChange, Unfit
 from heap_integration.segments.changes import profile_change
-from heap_integration.segments.wanted import Action, Unfit
+from heap_integration.segments.wanted import Action
 from heap_integration.sync_settings import ProfileField
 from heap_integration_tests.segments.directory import State, applied
 

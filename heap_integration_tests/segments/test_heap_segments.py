@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from heap_integration.segments.heap_segments import PAGES_IN_MEMORY, Incomplete, apply_pages, waiting_pages
 from heap_integration.store import Store
 from heap_integration.warehouse import Warehouse
-from heap_integration.warehouse.memberships import member_count, segment_changed_at, segment_ids
+from heap_integration.warehouse.memberships import member_count, segment_changed_at, segment_named
 from heap_integration_tests.segments.pages import receive
 
 PEOPLE = st.frozensets(st.sampled_from("abcdef"), max_size=4)
@@ -113,7 +113,7 @@ def test_a_task_waits_for_its_last_page_and_later_tasks_do_not_wait_for_it(homes
     assert (applied.tasks, applied.pages, applied.added, applied.removed) == (1, 2, 2, 0)
     assert members(warehouse, segment) == {"bob", "cleo", "dan"}
     with warehouse.read() as con:
-        assert segment_ids(con)[f"Segment {segment}"] == segment
+        assert segment_named(con, f"Segment {segment}") == segment
         assert segment_changed_at(con, segment) == datetime.fromtimestamp(2, UTC)
 
 
@@ -147,7 +147,7 @@ def test_a_segment_without_anybody_is_known(homes: tuple[Store, Warehouse]) -> N
     receive(store, segment, f"{segment}/1", 1)
     apply_pages(store, warehouse)
     with warehouse.read() as con:
-        assert segment in segment_ids(con).values()
+        assert segment_named(con, f"Segment {segment}") == segment
     assert members(warehouse, segment) == set()
 
 
