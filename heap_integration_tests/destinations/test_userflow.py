@@ -150,7 +150,9 @@ def test_who_is_in_the_audience_can_be_asked(pair: Pair, form: dict[str, Any]) -
         pair.put("users", f"u{number}", email=f"U{number}@Example.com")
     userflow = pair.open(**form)
     changes = [member(f"u{number}") for number in range(0, 130, 2)]
-    assert pair.send(userflow.members(BUYERS), *changes, member("ann"), member("ann", False)).accepted == 67
+    members = userflow.members(BUYERS)
+    assert pair.send(members, *changes, member("ann")).accepted == 66
+    assert pair.send(members, member("ann", False)).accepted == 1
     pair.sandbox.fault(kind="500", path="/userflow/users", next=1)
     assert sorted(userflow.existing(BUYERS)) == sorted(f"u{number}" for number in range(0, 130, 2))
     by_email = Audience("buyers", "Loyal buyers", identified_by="email")
