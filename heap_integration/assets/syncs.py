@@ -77,7 +77,12 @@ def build_sync(env: Environment, route: Route, source: dg.AssetKey) -> dg.Assets
                 f"{report.added} added, {report.updated} updated, {report.removed} removed, "
                 f"{report.rejected} refused of {report.planned} changes"
             )
-            yield dg.MaterializeResult(metadata=_metadata(hub, route, report, match))
+            metadata = _metadata(hub, route, report, match)
+            if config.only:
+                # The others still wait: that is no state to be checked, nor one to build on.
+                context.log_event(dg.AssetObservation(asset_key=context.asset_key, metadata=metadata))
+                return
+            yield dg.MaterializeResult(metadata=metadata)
 
     return synced
 
@@ -143,7 +148,7 @@ def _options(config: SyncConfig) -> "RunOptions":
 def _told_as_failures() -> Iterator[None]:
     """Turn what stops a sync into failures in plain words, tried again only where that can help."""
     from heap_integration.delivery.engine import DeliveryStopped
-    from heap_integration.delivery.records import RetryLater
+    from heap_integration.delivery.records import BatchRejected, NotAuthorised
 
     try:
         yield
@@ -151,7 +156,7 @@ def _told_as_failures() -> Iterator[None]:
         raise dg.Failure(
             f"{stopped}. What was not acknowledged goes out with the next sync.",
             metadata=counts(sent=stopped.tally.accepted, rejected=stopped.tally.rejected),
-            allow_retries=isinstance(stopped.__cause__, RetryLater),
+            allow_retries=not isinstance(stopped.__cause__, NotAuthorised | BatchRejected),
         ) from stopped
     except (MissingSecret, ValueError) as wrong:
         raise dg.Failure(str(wrong), allow_retries=False) from None

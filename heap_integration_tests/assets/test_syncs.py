@@ -140,10 +140,12 @@ def test_a_preview_is_observed_and_sends_nothing(shop: Project) -> None:
 def test_one_identity_can_be_tried_alone(shop: Project) -> None:
     happened(shop, ("ada", 0), ("bob", 0))
 
-    audiences(shop, only="bob")
+    tried = audiences(shop, only="bob")
+    assert tried.success
+    assert len(tried.get_asset_observation_events()) == 1
     assert there(shop) == ["bob"]
 
-    audiences(shop)
+    assert audiences(shop).success
     assert there(shop) == ["ada", "bob"]
 
 
