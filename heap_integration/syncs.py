@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from heap_integration.delivery.engine import DeliveryStopped, Patience, Tally
 from heap_integration.delivery.records import AttributeChange, BatchRejected, NotAuthorised, ProfileChange, RetryLater
-from heap_integration.destinations.destination import Audience, Destination, IdKind
+from heap_integration.destinations.destination import Audience, Destination, IdKind, ProfileSet
 from heap_integration.environment import Environment, ProfileSync, SegmentSync
 from heap_integration.events.opt_outs import all_opt_outs
 from heap_integration.routes import Route
@@ -162,7 +162,7 @@ class RouteSync:
         sync = self.route.sync
         identified_by: IdKind = "email" if sync.map_users_by == "email" else "identity"
         if isinstance(sync, ProfileSync):
-            sender = destination.profiles(sync.of, create=sync.creates, identified_by=identified_by, slug=sync.slug)
+            sender = destination.profiles(ProfileSet(sync.of, sync.slug, sync.creates, identified_by))
             payload, existing = profile_change(sync.fields), _nobody
         else:
             audience = Audience(

@@ -18,7 +18,7 @@ from heap_integration.destinations.customerio_senders import (
     Profiles,
     ProfileSender,
 )
-from heap_integration.destinations.destination import Audience, DestinationSettings, Kind, Surroundings
+from heap_integration.destinations.destination import Audience, DestinationSettings, Kind, ProfileSet, Surroundings
 from heap_integration.destinations.http import Api
 from heap_integration.settings import Name, Secret, WebAddress
 
@@ -116,17 +116,11 @@ class CustomerioDestination:
             **self._pace(),
         )
 
-    def profiles(
-        self,
-        of: Kind,
-        *,
-        create: bool,
-        identified_by: Literal["identity", "email"] = "identity",
-        slug: str = "",  # noqa: ARG002
-    ) -> ProfileSender:
+    def profiles(self, profiles: ProfileSet) -> ProfileSender:
         """Return what sets attributes of people, or of objects for accounts."""
-        profiles = Profiles(ID_TYPES[identified_by], self.settings.object_type if of == "accounts" else "")
-        return ProfileSender(self.client, profiles, create=create, dates=self.settings.dates, **self._pace())
+        object_type = self.settings.object_type if profiles.of == "accounts" else ""
+        people = Profiles(ID_TYPES[profiles.identified_by], object_type)
+        return ProfileSender(self.client, people, create=profiles.create, dates=self.settings.dates, **self._pace())
 
     def deletions(self, identified_by: Literal["identity", "email"] = "identity") -> DeletionSender:
         """Return what deletes people, with all that Customer.io has of them; a record's payload is an id."""

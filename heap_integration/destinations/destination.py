@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, ClassVar, Literal, Protocol
@@ -41,6 +42,16 @@ class Audience:
     identified_by: IdKind = "identity"
 
 
+@dataclass(frozen=True)
+class ProfileSet:
+    """Properties of users or accounts that follow to the destination; the rest is as in ``Audience``."""
+
+    of: Kind
+    slug: str = ""
+    create: bool = False
+    identified_by: IdKind = "identity"
+
+
 class Destination(Protocol):
     """An opened destination; everything raises what ``Sender.send`` does."""
 
@@ -50,11 +61,8 @@ class Destination(Protocol):
     def members(self, audience: Audience) -> Sender:
         """Return what sends ``MemberChange`` records of one audience."""
 
-    def profiles(self, of: Kind, *, create: bool, identified_by: IdKind = "identity", slug: str = "") -> Sender:
-        """Return what sends ``ProfileChange`` records of users or accounts.
-
-        ``identified_by`` is as in ``Audience``; ``slug`` tells one sync's from another's.
-        """
+    def profiles(self, profiles: ProfileSet) -> Sender:
+        """Return what sends ``ProfileChange`` records of one set."""
 
     def existing(self, audience: Audience) -> Iterator[str] | None:
         """Yield who is in the audience now; ``None`` where the destination can't be asked."""
@@ -63,7 +71,7 @@ class Destination(Protocol):
         """Close the connections."""
 
 
-class DestinationSettings(Settings):
+class DestinationSettings(Settings, ABC):
     """The settings of one destination; what it can do is known without opening it.
 
     ``creates_always`` says that the destination makes a user of every id it is sent, and can't be kept from it.
@@ -83,6 +91,7 @@ class DestinationSettings(Settings):
         values = {name: getattr(self, name) for name in type(self).model_fields}
         return {name: value for name, value in values.items() if isinstance(value, Secret)}
 
+    @abstractmethod
     def connect(self, surroundings: Surroundings) -> Destination:
         """Open the destination; nothing is sent yet.
 
@@ -90,4 +99,3 @@ class DestinationSettings(Settings):
             MissingSecret: the variable of a credential isn't set.
             ValueError: a credential can't be one.
         """
-        raise NotImplementedError

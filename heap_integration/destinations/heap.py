@@ -20,7 +20,13 @@ from heap_integration.delivery.records import (
     Status,
     Unfit,
 )
-from heap_integration.destinations.destination import Audience, DestinationSettings, IdKind, Kind, Surroundings
+from heap_integration.destinations.destination import (
+    Audience,
+    DestinationSettings,
+    Kind,
+    ProfileSet,
+    Surroundings,
+)
 
 if TYPE_CHECKING:
     from heap_integration.heap.profiles_api import ProfilesApi
@@ -70,17 +76,9 @@ class HeapProperties:
         name = MEMBER_PROPERTY.format(audience.slug)
         return PropertySender(self.api, "users", lambda change: _membership(name, change))
 
-    # Heap creates always, and knows identities only.
-    def profiles(
-        self,
-        of: Kind,
-        *,
-        create: bool,  # noqa: ARG002
-        identified_by: IdKind = "identity",  # noqa: ARG002
-        slug: str = "",  # noqa: ARG002
-    ) -> PropertySender:
+    def profiles(self, profiles: ProfileSet) -> PropertySender:
         """Return what writes properties of users or accounts."""
-        return PropertySender(self.api, of, _profile)
+        return PropertySender(self.api, profiles.of, _profile)
 
     def existing(self, audience: Audience) -> Iterator[str] | None:  # noqa: ARG002 - there is nothing to ask
         """Heap can't be asked who has a property."""

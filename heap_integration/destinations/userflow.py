@@ -22,7 +22,14 @@ from heap_integration.delivery.records import (
     RetryLater,
     Status,
 )
-from heap_integration.destinations.destination import Audience, DestinationSettings, Kind, Operation, Surroundings
+from heap_integration.destinations.destination import (
+    Audience,
+    DestinationSettings,
+    Kind,
+    Operation,
+    ProfileSet,
+    Surroundings,
+)
 from heap_integration.destinations.http import Api, attempts
 from heap_integration.settings import Secret, WebAddress
 
@@ -106,16 +113,9 @@ class Userflow:
         """Return what writes membership of one audience."""
         return MemberSender(self._objects, audience, self._settings)
 
-    def profiles(
-        self,
-        of: Kind,
-        *,
-        create: bool,
-        identified_by: IdentifiedBy = "identity",
-        slug: str = "",  # noqa: ARG002
-    ) -> ProfileSender:
+    def profiles(self, profiles: ProfileSet) -> ProfileSender:
         """Return what writes attributes of users, or of the groups that stand for accounts."""
-        return ProfileSender(self._objects, of, create, identified_by, self._settings.concurrency)
+        return ProfileSender(self._objects, profiles, self._settings.concurrency)
 
     def existing(self, audience: Audience) -> Iterator[str]:
         """Yield who carries the audience's mark.
@@ -311,9 +311,7 @@ class ProfileSender:
     """
 
     objects: Objects
-    of: Kind
-    create: bool
-    identified_by: IdentifiedBy
+    profiles: ProfileSet
     concurrency: int
 
     @property
@@ -328,10 +326,10 @@ class ProfileSender:
     def _send(self, key: bytes, change: ProfileChange) -> Outcome:
         reads = any(each.operation in ("add", "append", "remove") for each in change.changes)
         found = self.objects.meant(
-            PATHS[self.of],
+            PATHS[self.profiles.of],
             change.identity,
-            self.identified_by,
-            create=self.create and not change.leaving,
+            self.profiles.identified_by,
+            create=self.profiles.create and not change.leaving,
             reads=reads,
         )
         if len(found) > 1:
@@ -341,7 +339,7 @@ class ProfileSender:
         known = found[0].get("attributes") or {}
         operations = [pair for each in change.changes for pair in _operations(each, known)]
         for attributes in _requests(operations):
-            self.objects.upsert(PATHS[self.of], found[0]["id"], attributes)
+            self.objects.upsert(PATHS[self.profiles.of], found[0]["id"], attributes)
         return Outcome(key, Status.ACCEPTED)
 
 

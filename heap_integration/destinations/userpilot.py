@@ -24,7 +24,13 @@ from heap_integration.delivery.records import (
     Unfit,
     Window,
 )
-from heap_integration.destinations.destination import Audience, DestinationSettings, IdKind, Kind, Surroundings
+from heap_integration.destinations.destination import (
+    Audience,
+    DestinationSettings,
+    Kind,
+    ProfileSet,
+    Surroundings,
+)
 from heap_integration.destinations.http import Api
 from heap_integration.settings import Secret, WebAddress
 
@@ -139,17 +145,9 @@ class Userpilot:
         name = MEMBER_PROPERTY.format(audience.slug)
         return PropertySender(self, "users", lambda change: _membership(name, change))
 
-    # Userpilot creates always, and knows ids only.
-    def profiles(
-        self,
-        of: Kind,
-        *,
-        create: bool,  # noqa: ARG002
-        identified_by: IdKind = "identity",  # noqa: ARG002
-        slug: str = "",  # noqa: ARG002
-    ) -> PropertySender:
+    def profiles(self, profiles: ProfileSet) -> PropertySender:
         """Return what writes properties; a user's ``company_id`` is no property but moves the user there."""
-        return PropertySender(self, of, lambda change: _profile(of, change))
+        return PropertySender(self, profiles.of, lambda change: _profile(profiles.of, change))
 
     def existing(self, audience: Audience) -> Iterator[str] | None:  # noqa: ARG002 - there is nothing to ask
         """Userpilot can't be asked who has a property."""

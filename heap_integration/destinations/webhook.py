@@ -36,9 +36,9 @@ from heap_integration.destinations.addresses import AddressRefused, Answer, Call
 from heap_integration.destinations.destination import (
     Audience,
     DestinationSettings,
-    IdKind,
     Kind,
     Operation,
+    ProfileSet,
     Surroundings,
 )
 from heap_integration.destinations.http import BUSY, REFUSED, TIMED_OUT, retry_after, shown
@@ -148,10 +148,10 @@ class Webhook:
         }
         return Calls(self, MEMBERS, head, _member, self._named(f"members {audience.slug}"))
 
-    def profiles(self, of: Kind, *, create: bool, identified_by: IdKind = "identity", slug: str = "") -> Calls:
+    def profiles(self, profiles: ProfileSet) -> Calls:
         """Return what tells how users or accounts change."""
-        head = {"of": of, "identified_by": identified_by, "create": create}
-        return Calls(self, PROFILES, head, _profile, self._named(f"profiles {slug}"))
+        head = {"of": profiles.of, "identified_by": profiles.identified_by, "create": profiles.create}
+        return Calls(self, PROFILES, head, _profile, self._named(f"profiles {profiles.slug}"))
 
     def existing(self, audience: Audience) -> Iterator[str] | None:  # noqa: ARG002
         """Return ``None``: a webhook can't be asked."""

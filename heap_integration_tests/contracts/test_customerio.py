@@ -27,10 +27,13 @@ from heap_integration.delivery.ledger import Ledger
 from heap_integration.delivery.pace import Pace
 from heap_integration.delivery.records import AttributeChange, MemberChange, ProfileChange, Record, Sender, Tally
 from heap_integration.destinations.customerio import CustomerioDestination, CustomerioSettings
-from heap_integration.destinations.destination import Audience, Surroundings
+from heap_integration.destinations.destination import Audience, ProfileSet, Surroundings
 from heap_integration.store import Store
 from heap_integration_tests.support.passage import Exchange, passage
 from heap_integration_tests.support.sandbox import RunningSandbox, running_sandbox
+
+ACCOUNTS = ProfileSet("accounts", create=True)
+USERS = ProfileSet("users", create=True)
 
 HERE = Path(__file__).parent
 CONTRACT = HERE.parents[2] / "shared/contracts/customerio/track-api-openapi.json"
@@ -154,11 +157,15 @@ def do_everything(customerio: CustomerioDestination, store: Store) -> None:
     """Send all that there is to send, with something to refuse in each."""
     entering = [MemberChange(f"user-{number}", member=True) for number in range(1200)]
     customerio.check()
-    send(store, customerio.profiles("users", create=True), profiles("user-1", "user-2"))
-    send(store, customerio.profiles("users", create=True, identified_by="email"), profiles("ann@example.com", "ann"))
-    send(store, customerio.profiles("users", create=False), profiles("user-1", "nobody"))
-    send(store, customerio.profiles("accounts", create=True), profiles("acme"))
-    send(store, customerio.profiles("accounts", create=False), profiles("acme", "nobody"))
+    send(store, customerio.profiles(USERS), profiles("user-1", "user-2"))
+    send(
+        store,
+        customerio.profiles(ProfileSet("users", create=True, identified_by="email")),
+        profiles("ann@example.com", "ann"),
+    )
+    send(store, customerio.profiles(ProfileSet("users")), profiles("user-1", "nobody"))
+    send(store, customerio.profiles(ACCOUNTS), profiles("acme"))
+    send(store, customerio.profiles(ProfileSet("accounts")), profiles("acme", "nobody"))
     send(store, customerio.members(Audience("buyers", "Buyers")), entering)
     send(store, customerio.members(Audience("buyers", "Buyers", create=True)), entering)
     by_email = customerio.members(Audience("buyers", "Buyers", identified_by="email"))

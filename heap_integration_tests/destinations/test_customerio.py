@@ -25,10 +25,13 @@ from heap_integration.delivery.records import (
 from heap_integration.destinations.customerio import CustomerioDestination, CustomerioSettings
 from heap_integration.destinations.customerio_client import AppTurns, CustomerioClient
 from heap_integration.destinations.customerio_senders import NOT_REMOVABLE, UNKNOWN
-from heap_integration.destinations.destination import Audience, Destination, Surroundings
+from heap_integration.destinations.destination import Audience, Destination, ProfileSet, Surroundings
 from heap_integration.destinations.http import Api
 from heap_integration.store import Store
 from heap_integration_tests.support.sandbox import RunningSandbox, running_sandbox
+
+ACCOUNTS = ProfileSet("accounts", create=True)
+USERS = ProfileSet("users", create=True)
 
 QUICK = Patience(attempts=4, seconds=20, first_wait=0.01, longest_wait=0.2)
 BUYERS = Audience("buyers", "Loyal buyers")
@@ -199,7 +202,7 @@ def test_whom_customerio_does_not_know_is_told_and_the_others_get_in(
 
 def test_who_has_become_known_meanwhile_gets_in(connect: Connect, store: Store, track: Calls) -> None:
     customerio = connect()
-    members, profiles = customerio.members(BUYERS), customerio.profiles("users", create=False)
+    members, profiles = customerio.members(BUYERS), customerio.profiles(ProfileSet("users"))
     assert send(store, members, *enter("ann")).rejected == 1
     assert send(store, profiles, profile("ann", plan="pro")).rejected == 1
     people(track, "ann")
@@ -341,7 +344,7 @@ def test_a_batch_that_is_tried_again_asks_only_what_it_does_not_know_yet(
 ) -> None:
     sandbox.fault(kind="429", path="/customerio/app/v1/objects", after=5, next=1)
     going = [farewell(f"account-{number}", "plan") for number in range(8)]
-    assert send(store, connect().profiles("accounts", create=True), *going).accepted == 8
+    assert send(store, connect().profiles(ACCOUNTS), *going).accepted == 8
     assert sandbox.counts().get("customerio_operations", 0) == 0
     assert sandbox.counts()["customerio_rejected_requests"] == 8
 
@@ -353,7 +356,7 @@ def test_attributes_are_set_and_cleared_and_each_refusal_stands_alone(
     customerio = connect()
     tally = send(
         store,
-        customerio.profiles("users", create=False),
+        customerio.profiles(ProfileSet("users")),
         profile("ann", plan="pro", city=None, seats=3, since="2026-01-02T03:04:05Z", on=True, tags=["a", "b"]),
         profile("bob", plan="x" * 1001),
         profile("nobody", plan="pro"),
@@ -386,7 +389,7 @@ def test_attributes_are_set_and_cleared_and_each_refusal_stands_alone(
 
 def test_what_customerio_refuses_of_a_batch_is_told_of_that_record(connect: Connect, store: Store, app: Calls) -> None:
     customerio = connect()
-    by_email = customerio.profiles("users", create=True, identified_by="email")
+    by_email = customerio.profiles(ProfileSet("users", create=True, identified_by="email"))
     tally = send(store, by_email, profile("no address", plan="pro"), profile("ann@example.com", plan="pro"))
     assert tally.accepted == 1
     assert tally.reasons == {"Customer.io: identifiers.email is not an e-mail address": 1}
@@ -397,7 +400,7 @@ def test_what_customerio_refuses_of_a_batch_is_told_of_that_record(connect: Conn
 def test_a_large_batch_goes_in_requests_of_500_kb(sandbox: RunningSandbox, connect: Connect, store: Store) -> None:
     customerio = connect(dates="text")
     made = [profile(f"user-{number}", text="x" * 990, since="2026-01-02T03:04:05Z") for number in range(1000)]
-    assert send(store, customerio.profiles("users", create=True), *made).accepted == 1000
+    assert send(store, customerio.profiles(USERS), *made).accepted == 1000
     assert sandbox.counts()["customerio_operations"] == 1000
     assert sandbox.counts()["customerio_requests"] == 3
 
@@ -406,10 +409,10 @@ def test_accounts_are_objects_that_are_made_only_where_that_is_wanted(
     connect: Connect, store: Store, app: Calls
 ) -> None:
     customerio = connect(object_type="2")
-    tally = send(store, customerio.profiles("accounts", create=False), profile("acme", seats=3))
+    tally = send(store, customerio.profiles(ProfileSet("accounts")), profile("acme", seats=3))
     assert next(iter(tally.reasons)).startswith(UNKNOWN_THERE)
-    assert send(store, customerio.profiles("accounts", create=True), profile("acme", seats=3, plan="pro")).accepted == 1
-    assert send(store, customerio.profiles("accounts", create=False), profile("acme", plan=None)).accepted == 1
+    assert send(store, customerio.profiles(ACCOUNTS), profile("acme", seats=3, plan="pro")).accepted == 1
+    assert send(store, customerio.profiles(ProfileSet("accounts")), profile("acme", plan=None)).accepted == 1
     assert app("GET", "/v1/objects/2/acme/attributes")["object"]["attributes"] == {"seats": 3}
 
 

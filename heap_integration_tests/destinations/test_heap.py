@@ -29,13 +29,16 @@ from heap_integration.delivery.records import (
     RetryLater,
     Sender,
 )
-from heap_integration.destinations.destination import Audience, Kind, Surroundings
+from heap_integration.destinations.destination import Audience, Kind, ProfileSet, Surroundings
 from heap_integration.destinations.heap import HeapProperties, HeapPropertiesSettings
 from heap_integration.heap.profiles_api import ProfilesApi
 from heap_integration.store import Store
 from heap_integration_tests.events.conftest import shared
 from heap_integration_tests.support.endpoint import Reply, endpoint
 from heap_integration_tests.support.sandbox import RunningSandbox, running_sandbox
+
+ACCOUNTS = ProfileSet("accounts", create=True)
+USERS = ProfileSet("users", create=True)
 
 __all__ = ["shared"]
 
@@ -96,7 +99,7 @@ def test_members_become_a_property_in_requests_of_a_thousand(
 def test_profiles_keep_what_they_do_not_name_and_are_written_in_heaps_types(
     sandbox: RunningSandbox, store: Store, heap: HeapProperties
 ) -> None:
-    to = heap.profiles("users", create=True)
+    to = heap.profiles(USERS)
     assert send(store, to, profile("ann", plan="pro", seats=3, trial=True, tags=["a", "ä"], left=None)).accepted == 1
     change = ProfileChange("ann", (AttributeChange("plan", "clear"), AttributeChange("seats", "set", 4.5)))
     assert send(store, to, Record(b"ann".ljust(16), change)).accepted == 1
@@ -104,7 +107,7 @@ def test_profiles_keep_what_they_do_not_name_and_are_written_in_heaps_types(
 
 
 def test_accounts_have_properties_of_their_own(sandbox: RunningSandbox, store: Store, heap: HeapProperties) -> None:
-    assert send(store, heap.profiles("accounts", create=True), profile("Acme", id="A1", seats=10)).accepted == 1
+    assert send(store, heap.profiles(ACCOUNTS), profile("Acme", id="A1", seats=10)).accepted == 1
     accounts = sandbox.state("accounts", app_id=sandbox.app_id)["accounts"]
     assert [(account["account_id"], account["properties"]) for account in accounts] == [
         ("Acme", {"id": "A1", "seats": 10})
@@ -131,7 +134,13 @@ def test_accounts_have_properties_of_their_own(sandbox: RunningSandbox, store: S
 def test_what_breaks_a_limit_is_refused_alone_and_not_sent(
     sandbox: RunningSandbox, store: Store, heap: HeapProperties, wrong: Record, why: str
 ) -> None:
-    tally = send(store, heap.profiles("users", create=True), profile("ann", plan="pro"), wrong, profile("bob", plan=""))
+    tally = send(
+        store,
+        heap.profiles(USERS),
+        profile("ann", plan="pro"),
+        wrong,
+        profile("bob", plan=""),
+    )
     assert (tally.accepted, tally.rejected) == (2, 1)
     assert why in next(iter(tally.reasons))
     assert users(sandbox).keys() == {"ann", "bob"}
@@ -151,7 +160,7 @@ def test_whom_heap_refuses_by_name_is_rejected_without_the_others(store: Store) 
     heap = HeapProperties(ProfilesApi("http://127.0.0.1:1", "1", httpx.Client(transport=MockTransport(refuses))))
     skipped = profile("user 0", Id="refused before it is sent")
     records = [skipped, *[profile(f"user {number}", n=number) for number in range(1, 6)]]
-    tally = send(store, heap.profiles("users", create=True), *records)
+    tally = send(store, heap.profiles(USERS), *records)
     assert (tally.accepted, tally.rejected) == (4, 2)
     assert "Heap answered 400: postBody.users[].identity is refused" in tally.reasons
     assert requests == [5, 4]
@@ -225,7 +234,7 @@ def test_every_request_follows_heaps_contract(
 
     heap = HeapProperties(ProfilesApi("http://127.0.0.1:1", "1", httpx.Client(transport=MockTransport(keeps))))
     with closing(heap):
-        heap.profiles(of, create=True).send([profile(identity, **properties)])
+        heap.profiles(ProfileSet(of, create=True)).send([profile(identity, **properties)])
     for body in sent:
         if of == "users":
             schemas["AddUserPropertiesRequest"].validate({"app_id": body["app_id"], **body["users"][0]})

@@ -28,7 +28,7 @@ from heap_integration.delivery.records import (
     RetryLater,
     Sender,
 )
-from heap_integration.destinations.destination import Audience, Kind, Surroundings
+from heap_integration.destinations.destination import Audience, Kind, ProfileSet, Surroundings
 from heap_integration.destinations.userflow import Userflow, UserflowSettings
 from heap_integration.segments.changes import profile_change
 from heap_integration.segments.wanted import Action
@@ -189,7 +189,7 @@ def test_members_can_be_known_by_their_address_if_it_is_theirs_alone(pair: Pair)
 def test_profiles_can_be_known_by_an_address_too(pair: Pair) -> None:
     for twin in ("cas", "cas 2"):
         pair.put("users", twin, email="cas@example.com")
-    to = pair.open().profiles("users", create=True, identified_by="email")
+    to = pair.open().profiles(ProfileSet("users", create=True, identified_by="email"))
     plan = AttributeChange("plan", "set", "free")
     tally = pair.send(to, *(profile(f"{name}@example.com", plan) for name in ("ann", "cas", "new")))
     assert (tally.accepted, tally.reasons) == (1, {AMBIGUOUS_THERE: 1, UNKNOWN_THERE: 1})
@@ -245,7 +245,7 @@ def test_attributes_of_users_take_every_operation(pair: Pair) -> None:
         AttributeChange("joined", "set", "2026-01-02T03:04:05Z"),
         AttributeChange("email", "set", None),
     )
-    assert pair.send(pair.open().profiles("users", create=False), profile("ann", *changes)).accepted == 1
+    assert pair.send(pair.open().profiles(ProfileSet("users")), profile("ann", *changes)).accepted == 1
     found = {name: value for name, value in pair.users()["ann"].items() if not name.startswith("heap_added_to_")}
     assert found == {
         "plan": "free",
@@ -262,13 +262,14 @@ def test_profiles_are_created_only_when_told_to_and_never_in_order_to_leave(pair
     name = AttributeChange("name", "set", "Acme")
     gone = AttributeChange("name", "clear")
     userflow = pair.open()
-    tally = pair.send(userflow.profiles(kind, create=False), profile("acme", name))
+    tally = pair.send(userflow.profiles(ProfileSet(kind)), profile("acme", name))
     assert tally.reasons == {UNKNOWN_THERE: 1}
-    assert pair.send(userflow.profiles(kind, create=True), profile("acme", gone, leaving=True)).accepted == 1
+    creating = ProfileSet(kind, create=True)
+    assert pair.send(userflow.profiles(creating), profile("acme", gone, leaving=True)).accepted == 1
     assert "acme" not in pair.users(path)
-    assert pair.send(userflow.profiles(kind, create=True), profile("acme", name)).accepted == 1
+    assert pair.send(userflow.profiles(creating), profile("acme", name)).accepted == 1
     assert pair.users(path)["acme"] == {"name": "Acme"}
-    assert pair.send(userflow.profiles(kind, create=False), profile("acme", gone, leaving=True)).accepted == 1
+    assert pair.send(userflow.profiles(ProfileSet(kind)), profile("acme", gone, leaving=True)).accepted == 1
     assert pair.users(path)["acme"] == {}
 
 
@@ -276,7 +277,7 @@ def test_profiles_are_created_only_when_told_to_and_never_in_order_to_leave(pair
 def test_a_repeated_change_of_a_number_or_a_list_happens_once(pair: Pair, fault: str) -> None:
     pair.put("users", "ann", visits=3, tags=["a"])
     growth = AttributeChange("visits", "add", 2, total=2), AttributeChange("tags", "append", ["b"])
-    to = pair.open().profiles("users", create=False)
+    to = pair.open().profiles(ProfileSet("users"))
     pair.sandbox.fault(kind=fault, path="/userflow/users", after=1, next=1)
     assert pair.send(to, profile("ann", *growth)).accepted == 1
     # Somebody else counts too, and then a restart sends the same change once more.
@@ -287,7 +288,7 @@ def test_a_repeated_change_of_a_number_or_a_list_happens_once(pair: Pair, fault:
 
 def test_a_number_is_right_though_nobody_knows_what_has_arrived_before(pair: Pair) -> None:
     pair.put("users", "ann", visits=100)
-    to = pair.open().profiles("users", create=False)
+    to = pair.open().profiles(ProfileSet("users"))
 
     def add(difference: float, total: float) -> float:
         change = AttributeChange("visits", "add", difference, total=total)
@@ -308,7 +309,7 @@ def test_a_number_is_right_though_nobody_knows_what_has_arrived_before(pair: Pai
 
 def test_a_growth_that_a_sync_tells_again_from_further_back_is_right_too(pair: Pair) -> None:
     pair.put("users", "ann", visits=100)
-    to = pair.open().profiles("users", create=False)
+    to = pair.open().profiles(ProfileSet("users"))
     told = profile_change({"logins": ProfileField(to="visits", operation="add")})
     for action, wanted, acknowledged, visits in (
         (Action.ADD, 5, None, 105),
@@ -346,7 +347,7 @@ def test_a_list_ends_as_the_changes_say_though_each_request_is_made_twice(
                 attributes["tags"] = [each for each in attributes["tags"] if each != entry]
         return httpx.Response(200, json={})
 
-    to = imagined(answers).profiles("users", create=False)
+    to = imagined(answers).profiles(ProfileSet("users"))
     wanted = set(before)
     for operation, entries in steps:
         for _ in range(2):

@@ -29,10 +29,13 @@ from heap_integration.delivery.records import (
     RetryLater,
     Sender,
 )
-from heap_integration.destinations.destination import Audience, Kind, Surroundings
+from heap_integration.destinations.destination import Audience, Kind, ProfileSet, Surroundings
 from heap_integration.destinations.userpilot import CALLS, Userpilot, UserpilotSettings
 from heap_integration.store import Store
 from heap_integration_tests.support.sandbox import RunningSandbox, running_sandbox
+
+ACCOUNTS = ProfileSet("accounts", create=True)
+USERS = ProfileSet("users", create=True)
 
 QUICK = Patience(attempts=4, seconds=20, first_wait=0.01, longest_wait=0.02)
 BUYERS = Audience(slug="buyers", name="Loyal buyers", create=True)
@@ -99,7 +102,7 @@ def members(sandbox: RunningSandbox) -> int:
 
 def test_few_members_go_one_by_one_and_lose_the_mark_again(sandbox: RunningSandbox, store: Store) -> None:
     with opened(sandbox, store) as userpilot:
-        assert send(store, userpilot.profiles("users", create=True), profile("ann", plan="pro")).accepted == 1
+        assert send(store, userpilot.profiles(USERS), profile("ann", plan="pro")).accepted == 1
         assert send(store, userpilot.members(BUYERS), member("ann"), member("o'neil/100% ü")).accepted == 2
         assert send(store, userpilot.members(BUYERS), member("ann", present=False)).accepted == 1
     assert properties(sandbox) == {
@@ -121,7 +124,10 @@ def test_companies_have_properties_and_a_user_moves_into_one(sandbox: RunningSan
     acme, zeta = profile("acme", name="Acme", seats=10, old="x"), profile("zeta", name="Zeta")
     without_old = ProfileChange("acme", (AttributeChange("old", "clear"),))
     with opened(sandbox, store, bulk_from=2) as userpilot:
-        companies, people = userpilot.profiles("accounts", create=True), userpilot.profiles("users", create=True)
+        companies, people = (
+            userpilot.profiles(ACCOUNTS),
+            userpilot.profiles(USERS),
+        )
         assert send(store, companies, acme, zeta).accepted == 2
         assert send(store, companies, Record(b"c" * 16, without_old)).accepted == 1
         assert send(store, people, profile("ann", company_id="acme")).accepted == 1
@@ -155,7 +161,7 @@ def test_what_breaks_a_limit_is_refused_alone_and_not_sent(
 ) -> None:
     with opened(sandbox, store, bulk_from=bulk_from) as userpilot:
         records = profile("ann", plan="pro"), wrong, profile("bob", plan=None)
-        tally = send(store, userpilot.profiles("users", create=True), *records)
+        tally = send(store, userpilot.profiles(USERS), *records)
     assert (tally.accepted, tally.rejected) == (2, 1)
     assert why in next(iter(tally.reasons))
     assert properties(sandbox) == {"ann": {"plan": "pro"}, "bob": {}}
@@ -169,7 +175,7 @@ def test_a_record_that_only_userpilot_finds_wrong_loses_none_of_its_job(
     records = [profile(f"user {number}", name="Bartholomew" if number == 123 else "Ann") for number in range(400)]
     strict = {"userpilot_wrong_rows": wrong_rows, "userpilot_longest_value": 10, **FAST}
     with running_sandbox(tmp_path / wrong_rows, **strict) as sandbox, opened(sandbox, store, bulk_from=30) as userpilot:
-        tally = send(store, userpilot.profiles("users", create=True), *records)
+        tally = send(store, userpilot.profiles(USERS), *records)
         assert shown(sandbox)["counts"]["users"] == 399
     assert (tally.accepted, tally.rejected) == (399, 1)
     assert "name must not have more than 10 characters" in next(iter(tally.reasons))
@@ -179,7 +185,7 @@ def test_a_job_that_took_nobody_acknowledges_nobody(tmp_path: Path, store: Store
     strict = {"userpilot_wrong_rows": "skip", "userpilot_longest_value": 10, **FAST}
     wrong = [profile(f"user {number}", name="Bartholomew") for number in range(4)]
     with running_sandbox(tmp_path / "skip", **strict) as sandbox, opened(sandbox, store, bulk_from=2) as userpilot:
-        tally = send(store, userpilot.profiles("users", create=True), *wrong)
+        tally = send(store, userpilot.profiles(USERS), *wrong)
     assert (tally.accepted, tally.rejected) == (0, 4)
 
 
@@ -224,7 +230,9 @@ def test_no_more_than_fifty_megabytes_go_at_once(sandbox: RunningSandbox, store:
     texts = {f"text {number}": "x" * 65_000 for number in range(20)}
     with opened(sandbox, store, bulk_from=10) as userpilot:
         tally = send(
-            store, userpilot.profiles("users", create=True), *[profile(f"user {n}", **texts) for n in range(40)]
+            store,
+            userpilot.profiles(USERS),
+            *[profile(f"user {n}", **texts) for n in range(40)],
         )
     assert (tally.accepted, shown(sandbox)["counts"]["bulk jobs"]) == (40, 2)
     assert "userpilot_rejected_requests" not in sandbox.counts()
@@ -308,7 +316,12 @@ def test_the_key_is_checked_without_writing(sandbox: RunningSandbox, store: Stor
 
 def test_users_and_companies_are_deleted_two_seconds_apart(tmp_path: Path, store: Store) -> None:
     with running_sandbox(tmp_path / "deleting", deletion_seconds=0.01) as sandbox, opened(sandbox, store) as userpilot:
-        send(store, userpilot.profiles("users", create=True), profile("ann", company_id="acme"), profile("bob", n=1))
+        send(
+            store,
+            userpilot.profiles(USERS),
+            profile("ann", company_id="acme"),
+            profile("bob", n=1),
+        )
         deleted = [Record(b"d" * 16, "ann"), Record(b"e" * 16, "nobody")]
         assert send(store, userpilot.deletions("users"), *deleted).accepted == 2
         assert send(store, userpilot.deletions("accounts"), Record(b"f" * 16, "acme")).accepted == 1
@@ -333,14 +346,14 @@ def test_settings_that_mean_nothing_are_refused(settings: dict[str, Any]) -> Non
 def test_the_company_is_named_as_the_settings_say(store: Store, key: str, company: dict[str, str]) -> None:
     bodies: list[Any] = []
     userpilot = answering(store, keeping(bodies), company_key=key)
-    userpilot.profiles("users", create=True).send([profile("ann", company_id="a")])
+    userpilot.profiles(USERS).send([profile("ann", company_id="a")])
     assert bodies == [{"user_id": "ann", "metadata": {}, "company": company}]
 
 
 def test_with_values_as_text_everything_but_null_is_text(store: Store) -> None:
     bodies: list[Any] = []
     userpilot = answering(store, keeping(bodies), values="text")
-    userpilot.profiles("users", create=True).send([profile("ann", a=True, b=1.5, c=None, d="d", e=2**60)])
+    userpilot.profiles(USERS).send([profile("ann", a=True, b=1.5, c=None, d="d", e=2**60)])
     expected = {"a": "true", "b": "1.5", "c": None, "d": "d", "e": "1152921504606846976"}
     assert bodies == [{"user_id": "ann", "metadata": expected}]
 
@@ -392,7 +405,7 @@ def test_every_request_follows_userpilots_reference(store: Store, of: Kind, sent
     bodies: list[Any] = []
     userpilot = answering(store, keeping(bodies), bulk_from=3)
     records = [profile(identity, **properties) for identity, properties in sent.items()]
-    outcomes = userpilot.profiles(of, create=True).send(records)
+    outcomes = userpilot.profiles(ProfileSet(of, create=True)).send(records)
     assert [outcome.key for outcome in outcomes] == [record.key for record in records]
     for body in bodies:
         jsonschema.validate(body, CONTRACT[of, len(records) >= 3])

@@ -32,7 +32,7 @@ from heap_integration.delivery.records import (
     RetryLater,
     Sender,
 )
-from heap_integration.destinations.destination import Audience, Surroundings
+from heap_integration.destinations.destination import Audience, ProfileSet, Surroundings
 from heap_integration.destinations.webhook import SAME_NAMES_SECONDS, Names, Webhook, WebhookSettings, enable_again
 from heap_integration.environment import Environment
 from heap_integration.sandbox.settings import DEVELOPMENT
@@ -42,6 +42,8 @@ from heap_integration.settings import Secret
 from heap_integration.store import Store
 from heap_integration_tests.support.endpoint import Call, Endpoint, Reply, endpoint
 from heap_integration_tests.support.sandbox import RunningSandbox, running_sandbox
+
+ACCOUNTS = ProfileSet("accounts", create=True)
 
 QUICK = Patience(attempts=4, seconds=20, first_wait=0.01, longest_wait=0.02)
 assert DEVELOPMENT.webhook_secret is not None
@@ -112,7 +114,7 @@ def test_a_call_says_what_the_documentation_says_and_verifies(store: Store) -> N
     with endpoint() as served:
         send(store, served.url(), change("ann"), change("bob", member=False))
         with closing(opened(store, served.url())) as webhook:
-            run(store, webhook.profiles("accounts", create=True), Record(b"a key of 16 byte", cleared))
+            run(store, webhook.profiles(ACCOUNTS), Record(b"a key of 16 byte", cleared))
     calls = [Verifier(SECRET).verify(call.body, dict(call.headers)) for call in served.calls]
     for call, shown in zip(calls, map(json.loads, fences("json")), strict=True):
         assert (call.keys(), call["records"][0].keys()) == (shown.keys(), shown["records"][0].keys())
@@ -157,7 +159,7 @@ def test_profiles_change_attribute_by_attribute(sandbox: RunningSandbox, sink: W
         return Record(repr(operations).encode()[:16].ljust(16), ProfileChange("ann", made))
 
     with closing(opened(store, f"{sandbox.url}/webhook/crm")) as webhook:
-        profiles = webhook.profiles("users", create=False)
+        profiles = webhook.profiles(ProfileSet("users"))
         first = [("plan", "set", "pro"), ("since", "set_once", 1), ("seats", "add", 5), ("tags", "append", ["a", "b"])]
         second = [("since", "set_once", 2), ("seats", "add", -2), ("tags", "remove", ["a"]), ("plan", "clear", None)]
         assert run(store, profiles, changes(*first)).accepted == 1
@@ -173,7 +175,7 @@ def test_a_bad_network_only_delays_and_nothing_counts_twice(
     grow = ProfileChange("ann", (AttributeChange("seats", "add", 1),))
     records = [Record(bytes([number] * 16), grow) for number in range(7)]
     with closing(opened(store, f"{sandbox.url}/webhook/crm", records_per_call=1)) as webhook:
-        profiles = webhook.profiles("users", create=False)
+        profiles = webhook.profiles(ProfileSet("users"))
         assert run(store, profiles, *records, patience=replace(QUICK, attempts=10)).accepted == 7
     assert sink.attributes(sandbox.app_id, "users", "ann") == {"seats": 7}
     assert [fault["hits"] for fault in sandbox.state()["faults"]] == [1] * 7
@@ -196,11 +198,11 @@ def test_a_run_that_died_repeats_its_names_and_one_that_ended_does_not(store: St
 def test_another_sync_of_profiles_that_ends_meanwhile_changes_no_names(store: Store) -> None:
     seats = Record(b"k" * 16, ProfileChange("ann", (AttributeChange("seats", "add", 2),)))
     with endpoint() as served, closing(opened(store, served.url())) as died:
-        run(store, died.profiles("users", create=False, slug="seats"), seats)
+        run(store, died.profiles(ProfileSet("users", slug="seats")), seats)
         with closing(opened(store, served.url())) as other:
-            run(store, other.profiles("users", create=False, slug="plans"), seats)
+            run(store, other.profiles(ProfileSet("users", slug="plans")), seats)
         with closing(opened(store, served.url())) as again:
-            run(store, again.profiles("users", create=False, slug="seats"), seats)
+            run(store, again.profiles(ProfileSet("users", slug="seats")), seats)
     first, others, repeated = (body["records"][0]["id"] for body in bodies(served))
     assert first == repeated != others
 
