@@ -44,6 +44,15 @@ def audience_of(environment: Environment, segment: SegmentSync) -> AudienceDefin
     return AudienceDefinition.load(Path(str(segment.source)), segment.slug, environment.audiences, environment.segments)
 
 
+def heap_id(con: duckdb.DuckDBPyConnection, segment: SegmentSync) -> int | None:
+    """Return Heap's number of a segment, ``None`` while Heap has told nothing of it.
+
+    Raises:
+        ValueError: several segments have its name.
+    """
+    return segment.segment_id if segment.segment_id is not None else segment_named(con, segment.name)
+
+
 def refresh(hub: Hub, sync: SegmentSync | ProfileSync, now: datetime) -> None:
     """Bring a sync's source up to date: apply Heap's waiting pages, or compute the audience as of ``now`` (UTC)."""
     if isinstance(sync, ProfileSync) or sync.kind == "table":
@@ -82,10 +91,11 @@ class RouteSync:
             TableError: the source isn't there.
         """
         chosen = options or RunOptions()
-        with self.hub.warehouse.read(ample=True) as con:
-            match, changed_at = self.match(con), self._changed_at(con)
-        matched = Matched(match.unmapped, match.ambiguous, match.placeholders, changed_at)
         with self._opened() as sync:
+            with self.hub.warehouse.read(ample=True) as con:
+                match = self.match(con)
+            changed_at = sync.wanted.changed_at if sync.wanted else None
+            matched = Matched(match.unmapped, match.ambiguous, match.placeholders, changed_at)
             report = sync.run(chosen, matched=matched, go_on=go_on, patience=patience, progress=progress)
         return report, replace(match, unknown_there=report.unknown)
 
@@ -119,7 +129,7 @@ class RouteSync:
             return table_members(con, sync.source)
         if sync.kind == "audience":
             return audience_members(con, sync.slug)
-        segment = sync.segment_id if sync.segment_id is not None else segment_named(con, sync.name)
+        segment = heap_id(con, sync)
         return None if segment is None else heap_members(con, segment)
 
     def wanted(self, con: duckdb.DuckDBPyConnection) -> Wanted | None:
@@ -141,10 +151,6 @@ class RouteSync:
         left = without(members, self.opted_out)
         counted = match_counts(con, left, sync.map_users_by, users, self.opted_out)
         return replace(counted, opted_out=count_opted_out(con, members, self.opted_out))
-
-    def _changed_at(self, con: duckdb.DuckDBPyConnection) -> datetime | None:
-        wanted = self.wanted(con)
-        return wanted.changed_at if wanted else None
 
     @contextmanager
     def _opened(self) -> Iterator[Sync]:

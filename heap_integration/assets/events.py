@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import dagster as dg
 import orjson
 
+from heap_integration.assets.days import days_of
 from heap_integration.assets.report import bars, counts, reasons_table
 from heap_integration.environment import Environment
 from heap_integration.events.days import day_ranges
@@ -52,7 +53,7 @@ class EventAssets:
 
 def build_event_assets(env: Environment) -> EventAssets:
     """Return the assets, checks, job, schedule and sensor that bring events into Heap."""
-    partitions = dg.DailyPartitionsDefinition(start_date=env.start_date.isoformat(), timezone="UTC", end_offset=1)
+    partitions = days_of(env)
     assets = _assets(env, partitions)
     job = dg.define_asset_job(
         "send_events",

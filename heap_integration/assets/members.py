@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import dagster as dg
 
+from heap_integration.assets.days import days_of
 from heap_integration.assets.report import bars, counts
 from heap_integration.assets.syncs import owners
 from heap_integration.environment import Environment, SegmentSync
@@ -18,11 +19,6 @@ if TYPE_CHECKING:
 
 # A task of several pages takes Heap seconds; one that lacks a page for so long has lost it.
 LATE_SECONDS = 3600
-
-
-def days_of(env: Environment) -> dg.DailyPartitionsDefinition:
-    """Return the days that audiences are computed for, today included."""
-    return dg.DailyPartitionsDefinition(env.start_date.isoformat(), end_offset=1)
 
 
 def heap_segment(env: Environment, segment: SegmentSync) -> dg.AssetsDefinition:
@@ -40,20 +36,19 @@ def heap_segment(env: Environment, segment: SegmentSync) -> dg.AssetsDefinition:
     )
     def members(context: dg.AssetExecutionContext, store: StoreResource) -> dg.MaterializeResult:  # type: ignore[type-arg]
         from heap_integration.segments.heap_segments import apply_pages
-        from heap_integration.warehouse.memberships import member_count, segment_named
+        from heap_integration.syncs import heap_id
+        from heap_integration.warehouse.memberships import member_count
 
         with store.hub(env) as hub:
             applied = apply_pages(hub.store, hub.warehouse)
             context.log.info(f"applied {applied.pages} pages: {applied.added} entered, {applied.removed} left")
             try:
                 with hub.warehouse.read() as con:
-                    heap_id = segment.segment_id or segment_named(con, segment.name)
-                    members = 0 if heap_id is None else member_count(con, heap_id)
+                    number = heap_id(con, segment)
+                    members = 0 if number is None else member_count(con, number)
             except ValueError as wrong:
                 raise dg.Failure(str(wrong), allow_retries=False) from None
-        told = (
-            f"{segment.name} ({heap_id})" if heap_id is not None else f"{segment.name}: Heap has reported nothing yet"
-        )
+        told = f"{segment.name} ({number})" if number is not None else f"{segment.name}: Heap has reported nothing yet"
         numbers = counts(
             row_count=members, members=members, pages=applied.pages, incomplete_tasks=len(applied.incomplete)
         )
