@@ -176,14 +176,14 @@ def _probes(
     store = environment.store if isinstance(environment.store, str) else value(environment.store)
     if store:
         yield "store", partial(_store, store)
-    yield "warehouse", partial(_warehouse, environment.warehouse)
+    yield "warehouse", partial(_warehouse, environment.own_tables)
     if environment.landing != IN_STORE:
         yield "landing", partial(_landing, Path(environment.landing))
     for pulled in Hub(environment, store or "", variables).pulled():
         if isinstance(pulled, PulledFiles):
             yield f"files {pulled.name}", partial(_files, pulled)
         else:
-            yield f"table {pulled.name}", partial(_table, pulled, environment.warehouse)
+            yield f"table {pulled.name}", partial(_table, pulled, environment.own_tables)
 
 
 def _userflow_source(

@@ -25,6 +25,7 @@ from heap_integration.environment_rules import disagreements
 from heap_integration.environment_settings import (
     DaysPerRun,
     Destinations,
+    DuckDBAddress,
     EnvironmentName,
     EventSettings,
     FileSource,
@@ -34,7 +35,6 @@ from heap_integration.environment_settings import (
     Sources,
     StoreAddress,
     TableSource,
-    WarehouseAddress,
 )
 from heap_integration.environment_yaml import (
     EnvironmentProblems,
@@ -46,9 +46,15 @@ from heap_integration.environment_yaml import (
     problems_of,
     read_yaml,
 )
+from heap_integration.exports.settings import Export
+from heap_integration.heap_connect.settings import HeapConnectSettings
+from heap_integration.models.settings import ModelsSettings
 from heap_integration.segments.audiences.settings import AudienceSettings
 from heap_integration.settings import MissingSecret, Name, Secret, Settings
 from heap_integration.sync_settings import ProfileSync, SegmentSync, SyncSettings
+from heap_integration.warehouse.systems.choice import WarehouseChoice
+from heap_integration.warehouse.systems.duckdb import DuckDBSettings
+from heap_integration.warehouse.systems.system import ServerSettings, WarehouseSettings
 
 __all__ = [
     "Destinations",
@@ -81,6 +87,7 @@ IN_STORE = "store"
 # Two environments with one of these in common would mix what they hold.
 OWN_SECRETS: dict[Location, str] = {
     ("heap", "api_key"): "Heap api key",
+    ("heap_connect", "api", "key"): "Heap Connect key",
     ("destinations", "userflow", "api_key"): "Userflow key",
     ("destinations", "userpilot", "api_key"): "Userpilot key",
     ("destinations", "customerio", "api_key"): "Customer.io key",
@@ -103,7 +110,10 @@ class Environment(Settings):
 
     name: EnvironmentName
     heap: HeapSettings
-    warehouse: WarehouseAddress = "duckdb:///data/{name}.duckdb"
+    warehouse: WarehouseChoice = DuckDBSettings(url="duckdb:///data/{name}.duckdb")
+    hub_tables: DuckDBAddress = Field(
+        "duckdb:///data/{name}.duckdb", description="the hub's own tables, where the warehouse is no DuckDB file"
+    )
     warehouse_memory_mb: int = Field(default=600, ge=100)
     store: StoreAddress = "sqlite:///data/{name}.db"
     landing: Name = "data/{name}/landing"
@@ -116,6 +126,9 @@ class Environment(Settings):
     segments: tuple[SegmentSync, ...] = ()
     profiles: tuple[ProfileSync, ...] = ()
     audiences: AudienceSettings = AudienceSettings()
+    heap_connect: HeapConnectSettings = HeapConnectSettings()
+    models: ModelsSettings = ModelsSettings()
+    exports: tuple[Export, ...] = ()
     destinations: Destinations = Destinations()
     owners: dict[str, str] = Field(default_factory=dict)
 
@@ -144,6 +157,11 @@ class Environment(Settings):
         """The file that describes the environment; relative where it has none of its own, as a Component."""
         return self._file
 
+    @property
+    def own_tables(self) -> str:
+        """The address of the DuckDB file that holds the hub's own tables: the warehouse, if it is one."""
+        return self.warehouse.url if isinstance(self.warehouse, DuckDBSettings) else self.hub_tables
+
     def anchored(self, root: Path) -> Self:
         """Return the same environment with its name filled in and every path absolute, under ``root``."""
         base = root.resolve()
@@ -157,6 +175,15 @@ class Environment(Settings):
             embedded = scheme in ("duckdb", "sqlite")
             return f"{scheme}{slashes}{place(path)}" if embedded else url.replace("{name}", self.name)
 
+        def warehouse(settings: WarehouseSettings) -> WarehouseSettings:
+            if isinstance(settings, DuckDBSettings):
+                return settings.model_copy(update={"url": address(settings.url)})
+            return settings.named(self.name) if isinstance(settings, ServerSettings) else settings
+
+        def bucket(connect: HeapConnectSettings) -> HeapConnectSettings:
+            dumps = connect.s3 and connect.s3.model_copy(update={"bucket": place(connect.s3.bucket)})
+            return connect.model_copy(update={"s3": dumps})
+
         files = tuple(
             each.model_copy(update={"path": place(each.path), "mapping": each.mapping and place(each.mapping)})
             for each in self.sources.files
@@ -169,7 +196,12 @@ class Environment(Settings):
         )
         return self.model_copy(
             update={
-                "warehouse": address(self.warehouse),
+                "warehouse": warehouse(self.warehouse),
+                "hub_tables": address(self.hub_tables),
+                "heap_connect": bucket(self.heap_connect),
+                "exports": tuple(
+                    each.model_copy(update={"to": each.to and warehouse(each.to)}) for each in self.exports
+                ),
                 "store": address(self.store) if isinstance(self.store, str) else self.store,
                 "landing": self.landing if self.landing == IN_STORE else place(self.landing),
                 "sources": self.sources.model_copy(update={"files": files, "tables": tables}),
@@ -330,7 +362,11 @@ def _validation_error(details: list[InitErrorDetails]) -> ValidationError:
 def _claims(environment: Environment, compare_keys: bool) -> Iterator[tuple[Location, str, str]]:
     """Yield what must be one environment's alone: its field, what it is, and a text to compare."""
     yield ("heap", "app_id"), "app id", environment.heap.app_id
-    yield ("warehouse",), "warehouse", _same_place(environment.warehouse)
+    is_own = isinstance(environment.warehouse, DuckDBSettings)
+    place = _same_place(environment.own_tables)
+    yield ("warehouse",), "warehouse", place if is_own else environment.warehouse.place()
+    if not is_own:
+        yield ("hub_tables",), "warehouse", place
     if environment.landing != IN_STORE:
         yield ("landing",), "landing folder", _same_place(environment.landing)
     if isinstance(environment.store, str):

@@ -56,7 +56,7 @@ def _environment_name(given: str) -> str:
     return given
 
 
-def _warehouse_address(given: str) -> str:
+def _duckdb_address(given: str) -> str:
     if not re.fullmatch(r"duckdb:///.+", given):
         raise PydanticCustomError("warehouse", "must be duckdb:///path/to/file.duckdb")
     return given
@@ -83,7 +83,7 @@ def _redirect_address(given: str) -> str:
 
 AppId = Annotated[str, BeforeValidator(_read_app_id, json_schema_input_type=str | int)]
 EnvironmentName = Annotated[str, AfterValidator(_environment_name)]
-WarehouseAddress = Annotated[str, AfterValidator(_warehouse_address)]
+DuckDBAddress = Annotated[str, AfterValidator(_duckdb_address)]
 DaysPerRun = Annotated[int, Field(ge=1)] | Literal["all"]
 
 

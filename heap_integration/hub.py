@@ -34,6 +34,8 @@ from heap_integration.store import Store
 from heap_integration.switches import switched_off
 from heap_integration.warehouse import Warehouse
 from heap_integration.warehouse.events import Balance, Chosen, Loaded, balance, settle_events
+from heap_integration.warehouse.systems.system import Connection
+from heap_integration.warehouse.systems.system import Surroundings as WarehouseSurroundings
 
 # Two locks: a large file must not keep back what has just arrived.
 LOADING, LANDING = "loading", "loading what landed"
@@ -104,8 +106,21 @@ class Hub:
 
     @cached_property
     def warehouse(self) -> Warehouse:
-        """Analytical state."""
-        return Warehouse(self.environment.warehouse, self.environment.warehouse_memory_mb)
+        """The hub's own tables; where the warehouse is a DuckDB file, they lie in it."""
+        return Warehouse(self.environment.own_tables, self.environment.warehouse_memory_mb)
+
+    def warehouse_surroundings(self) -> WarehouseSurroundings:
+        """Return what the warehouse may know of this environment."""
+        return WarehouseSurroundings(self.environment.name, self.warehouse, self.variables)
+
+    def connect_warehouse(self) -> Connection:
+        """Open the warehouse in which Heap's data and the models live; the caller closes it.
+
+        Raises:
+            MissingSecret: the variable of a credential isn't set.
+            WarehouseError: it can't be reached, or refuses the credentials.
+        """
+        return self.environment.warehouse.connect(self.warehouse_surroundings())
 
     @cached_property
     def store(self) -> Store:

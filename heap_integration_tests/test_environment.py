@@ -65,7 +65,7 @@ def test_an_environment_is_read_with_its_defaults_and_absolute_paths(tmp_path: P
 
     assert environment.name == "production"
     assert environment.heap.url == "https://heapanalytics.com"
-    assert environment.warehouse == f"duckdb:///{tmp_path}/data/production.duckdb"
+    assert environment.own_tables == f"duckdb:///{tmp_path}/data/production.duckdb"
     assert environment.store == f"sqlite:///{tmp_path}/data/production.db"
     assert environment.landing == f"{tmp_path}/data/production/landing"
     assert [(segment.slug, segment.cron) for segment in environment.segments] == [("power_users", "*/15 * * * *")]

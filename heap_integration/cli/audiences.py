@@ -90,7 +90,7 @@ def preview(
 
     settings = environment_of(environment)
     found = _audience(file, settings)
-    shown = found.preview(Warehouse(settings.warehouse), *_day(as_of))
+    shown = found.preview(Warehouse(settings.own_tables, settings.warehouse_memory_mb), *_day(as_of))
     run = shown.run
     counts = {"members": run.members, "entering": run.entered, "leaving": run.left}
     if as_json:
@@ -167,7 +167,7 @@ def _opened(file: str, environment: str) -> Iterator[tuple[Audience, duckdb.Duck
 
     settings = environment_of(environment)
     found = _audience(file, settings)
-    with Warehouse(settings.warehouse).read(ample=True) as con:
+    with Warehouse(settings.own_tables, settings.warehouse_memory_mb).read(ample=True) as con:
         yield found, con
 
 

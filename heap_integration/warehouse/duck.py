@@ -52,6 +52,7 @@ class Warehouse:
     def __init__(self, url: str, ample_mb: int = AMPLE_MB) -> None:
         if not url.startswith(SCHEME) or len(url) == len(SCHEME):
             raise WarehouseError(f"warehouse {url!r} is not supported: allowed is duckdb:///path/to/file.duckdb")
+        self.url = url
         self.path = Path(url.removeprefix(SCHEME))
         self.path.parent.mkdir(parents=True, exist_ok=True)
         self.ample_mb = ample_mb

@@ -1,0 +1,1 @@
+"""Events on their way into tables for other programs, within what Heap's plan allows."""

@@ -1,0 +1,1 @@
+"""Heap's data on its way into the warehouse, and questions to it."""

@@ -1,0 +1,1 @@
+"""The dbt models of an environment: their settings, variables and runs."""
