@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hmac
 import tempfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from functools import partial
@@ -36,11 +36,14 @@ from heap_integration.environment import (
 )
 from heap_integration.environment_yaml import Location
 from heap_integration.events.mapping import MappingError, load_mapping
+from heap_integration.heap_connect.settings import TablesSettings
 from heap_integration.hub import Hub
 from heap_integration.pulled import UNREADABLE_ERRORS, PulledFiles, PulledTable
 from heap_integration.store import Store, StoreError
 from heap_integration.syncs import audience_of
 from heap_integration.warehouse import Warehouse, WarehouseError
+from heap_integration.warehouse.systems.duckdb import DuckDBSettings
+from heap_integration.warehouse.systems.system import QueryError, Surroundings, WarehouseSettings
 
 TIMEOUT = httpx.Timeout(15, connect=10)
 # Userflow's topics are prefixes: any of these brings every tracked event.
@@ -176,7 +179,7 @@ def _probes(
     store = environment.store if isinstance(environment.store, str) else value(environment.store)
     if store:
         yield "store", partial(_store, store)
-    yield "warehouse", partial(_warehouse, environment.own_tables)
+    yield from _homes(environment, variables)
     if environment.landing != IN_STORE:
         yield "landing", partial(_landing, Path(environment.landing))
     for pulled in Hub(environment, store or "", variables).pulled():
@@ -350,6 +353,68 @@ def _store(url: str) -> str:
         reason = str(error).splitlines()[0]
         raise Failed(f"can't be opened: {reason}", "check the address, and that its server runs") from None
     return f"{file} opens"
+
+
+def _homes(environment: Environment, variables: Mapping[str, str]) -> Iterator[tuple[str, Callable[[], str]]]:
+    """Yield what there is to try of the places where Heap's data comes from and lives."""
+    warehouse, connect = environment.warehouse, environment.heap_connect
+    if isinstance(warehouse, DuckDBSettings):
+        yield "warehouse", partial(_warehouse, warehouse.url)
+    else:
+        yield "hub tables", partial(_warehouse, environment.own_tables)
+        if _has(variables, warehouse.secrets().values()):
+            yield "warehouse", partial(_remote_warehouse, environment, warehouse, variables)
+    for export in environment.exports:
+        if export.enabled and export.to and _has(variables, export.to.secrets().values()):
+            yield f"export {export.name}", partial(_remote_warehouse, environment, export.to, variables)
+    dumps = connect.s3
+    if dumps and dumps.enabled and _has(variables, [dumps.credentials] if dumps.credentials else []):
+        yield "Heap Connect bucket", partial(_bucket, environment, variables)
+    if connect.tables and _has(variables, warehouse.secrets().values()):
+        yield "Heap Connect tables", partial(_heap_tables, environment, connect.tables, variables)
+
+
+def _has(variables: Mapping[str, str], secrets: Iterable[Secret]) -> bool:
+    return all(variables.get(secret.env) for secret in secrets)
+
+
+def _surroundings(environment: Environment, variables: Mapping[str, str]) -> Surroundings:
+    return Hub(environment, "", variables).warehouse_surroundings()
+
+
+def _remote_warehouse(environment: Environment, warehouse: WarehouseSettings, variables: Mapping[str, str]) -> str:
+    try:
+        with warehouse.connect(_surroundings(environment, variables)) as connection:
+            for _ in connection.batches("select 1 as one"):
+                pass
+    except (WarehouseError, QueryError, ImportError) as error:
+        advice = f"see docs/warehouses.md on {warehouse.title}: address, user, rights and the extra to install"
+        raise Failed(f"{warehouse.title} can't be used: {error}", advice) from None
+    return f"{warehouse.title} answers"
+
+
+def _heap_tables(environment: Environment, tables: TablesSettings, variables: Mapping[str, str]) -> str:
+    from heap_integration.heap_connect.tables_in_place import TablesInPlace
+
+    warehouse = environment.warehouse
+    try:
+        with warehouse.connect(_surroundings(environment, variables)) as connection:
+            found = TablesInPlace(tables, connection, warehouse.dialect).tables()
+    except (WarehouseError, QueryError, ImportError) as error:
+        raise Failed(str(error), "heap_connect.tables.schema is the schema that Heap Connect writes to") from None
+    return f"{len(found)} tables of Heap are there"
+
+
+def _bucket(environment: Environment, variables: Mapping[str, str]) -> str:
+    from heap_integration.events.sources.storage import StorageError
+    from heap_integration.heap_connect.importer import dumps_in
+
+    dumps = environment.heap_connect.s3
+    try:
+        found = len(dumps_in(dumps, variables)) if dumps else 0
+    except (StorageError, OSError) as error:
+        raise Failed(f"can't be listed: {error}", "grant s3:ListBucket and s3:GetObject on Heap's bucket") from None
+    return f"{found} dumps are complete" if found else "no dump is there yet; Heap writes one a day"
 
 
 def _warehouse(url: str) -> str:

@@ -367,6 +367,10 @@ def _claims(environment: Environment, compare_keys: bool) -> Iterator[tuple[Loca
     yield ("warehouse",), "warehouse", place if is_own else environment.warehouse.place()
     if not is_own:
         yield ("hub_tables",), "warehouse", place
+    yield from _heap_data(environment)
+    for index, export in enumerate(environment.exports):
+        target = (export.to or environment.warehouse).place()
+        yield ("exports", index), "exported table", f"{target}/{export.table}"
     if environment.landing != IN_STORE:
         yield ("landing",), "landing folder", _same_place(environment.landing)
     if isinstance(environment.store, str):
@@ -380,6 +384,16 @@ def _claims(environment: Environment, compare_keys: bool) -> Iterator[tuple[Loca
         if value and what:
             digest = hashlib.sha256(value.encode()).hexdigest()
             yield (*location, "env"), what, digest
+
+
+def _heap_data(environment: Environment) -> Iterator[tuple[Location, str, str]]:
+    dumps, tables = environment.heap_connect.s3, environment.heap_connect.tables
+    if dumps:
+        bucket = dumps.bucket if "://" in dumps.bucket else _same_place(dumps.bucket)
+        yield ("heap_connect", "s3", "bucket"), "bucket of Heap Connect", bucket.rstrip("/")
+    if tables:
+        schema = f"{environment.warehouse.place()}/{tables.database or ''}.{tables.db_schema}"
+        yield ("heap_connect", "tables", "schema"), "schema of Heap Connect", schema
 
 
 def _same_place(address: str) -> str:

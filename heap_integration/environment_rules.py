@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterator
 from typing import Any, Final
 
@@ -9,6 +10,7 @@ from pydantic_core import InitErrorDetails, PydanticCustomError
 
 from heap_integration.destinations.destination import DestinationSettings
 from heap_integration.environment_settings import Destinations, Sources
+from heap_integration.heap.plans import FREQUENCIES, PLANS, plans_with
 from heap_integration.settings import slug
 from heap_integration.sync_settings import FROM_HEAP
 
@@ -39,8 +41,11 @@ def disagreements(data: Any) -> Iterator[InitErrorDetails]:
     for index, segment in _mappings(whole.get("segments")):
         if segment.get("from") == FROM_HEAP and not has_sync:
             yield _wrong("needs heap.segment_sync, which is missing", "segments", index, "from")
+    yield from _beyond_the_plan(whole)
+    yield from _repeated_exports(whole)
     yield from _repeated_webhooks(_mapping(whole.get("destinations")))
     yield from _repeated_sources(_mapping(whole.get("sources")))
+    yield from _two_origins(_mapping(whole.get("heap_connect")), _mapping(whole.get("models")))
     privacy = _mapping(whole.get("privacy"))
     if privacy.get("action") == "hash" and not privacy.get("salt"):
         yield _wrong("needs privacy.salt, a secret without which a hash is undone by trying", "privacy", "action")
@@ -159,6 +164,49 @@ def _repeated_sources(sources: Json) -> Iterator[InitErrorDetails]:
             owner = owners.setdefault(name, f"sources.{kind}[{index}]")
             if owner != f"sources.{kind}[{index}]":
                 yield _wrong(f"is the name of {owner}: each needs its own", "sources", kind, index, "name")
+
+
+def _two_origins(connect: Json, models: Json) -> Iterator[InitErrorDetails]:
+    """Yield what is wrong with where Heap's data comes from."""
+    if connect.get("s3") and connect.get("tables"):
+        message = "Heap's data comes by dumps (s3) or stands in the warehouse (tables): leave one of them out"
+        yield _wrong(message, "heap_connect", "tables")
+    if models.get("events_from") == "heap_connect" and not (connect.get("s3") or connect.get("tables")):
+        yield _wrong("needs heap_connect.s3 or heap_connect.tables", "models", "events_from")
+
+
+def _beyond_the_plan(whole: Json) -> Iterator[InitErrorDetails]:
+    """Yield what Heap's plan doesn't allow of exports."""
+    name = str(_mapping(whole.get("heap")).get("plan") or "growth")
+    plan = PLANS.get(name)
+    for index, export in _mappings(whole.get("exports")):
+        mode, every = export.get("mode"), export.get("every")
+        if mode == "continuous" and every not in (None, "real-time"):
+            yield _wrong("a continuous export is real-time: leave every out", "exports", index, "every")
+        elif every == "real-time" and mode != "continuous":
+            yield _wrong("needs mode: continuous", "exports", index, "every")
+        often = "real-time" if mode == "continuous" else every
+        if plan and often in FREQUENCIES and often not in plan.frequencies:
+            enough = " or ".join(plans_with(often))
+            message = (
+                f"{often} exports need plan {enough}; heap.plan is {name}, which allows {', '.join(plan.frequencies)}"
+            )
+            yield _wrong(message, "exports", index, "mode" if mode == "continuous" else "every")
+
+
+def _repeated_exports(whole: Json) -> Iterator[InitErrorDetails]:
+    """Yield exports that bear the name of another one or write to its table."""
+    exports = _mappings(whole.get("exports"))
+    for index, first, name in _repeated(exports, str.lower):
+        yield _wrong(
+            f"becomes {name}, as exports[{first}] does: each needs a name of its own", "exports", index, "name"
+        )
+    owners: dict[str, int] = {}
+    for index, export in exports:
+        place = json.dumps(export.get("to") or whole.get("warehouse"), sort_keys=True, default=str)
+        owner = owners.setdefault(f"{place} {str(export.get('table', 'heap_events')).lower()}", index)
+        if owner != index:
+            yield _wrong(f"is the table of exports[{owner}]: each needs its own", "exports", index, "table")
 
 
 def _wrong(message: str, *location: str | int) -> InitErrorDetails:

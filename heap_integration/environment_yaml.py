@@ -9,7 +9,7 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, get_args
 
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel, Tag, ValidationError
 from ruamel.yaml import YAML
 from ruamel.yaml.error import MarkedYAMLError, YAMLError
 from ruamel.yaml.nodes import MappingNode, Node, ScalarNode, SequenceNode
@@ -168,11 +168,19 @@ def _unknown_key(key: str, allowed: Sequence[str]) -> str:
 
 def _keys_at(model: type[BaseModel], location: Location) -> list[str]:
     """Return the keys that a mapping at ``location`` may have."""
-    for part in location:
+    for place, part in enumerate(location):
         for name, field in model.model_fields.items():
             if part in (name, field.alias):
-                model = _model_in(field.annotation) or model
+                # Where a field may hold one of several models, the next part is the tag of the one that was meant.
+                tag = location[place + 1] if place + 1 < len(location) else None
+                model = _tagged(field.annotation, tag) or _model_in(field.annotation) or model
     return [field.alias or name for name, field in model.model_fields.items()]
+
+
+def _tagged(annotation: Any, tag: object) -> type[BaseModel] | None:
+    if any(isinstance(each, Tag) and each.tag == tag for each in getattr(annotation, "__metadata__", ())):
+        return _model_in(annotation)
+    return next(filter(None, (_tagged(each, tag) for each in get_args(annotation))), None)
 
 
 def _model_in(annotation: Any) -> type[BaseModel] | None:

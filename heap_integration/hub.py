@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import date
 from functools import cached_property
 from pathlib import Path
-from typing import Self
+from typing import TYPE_CHECKING, Self
 
 from heap_integration.delivery.engine import Patience, Tally
 from heap_integration.delivery.ledger import Ledger, settle
@@ -27,18 +28,28 @@ from heap_integration.events.profiles import ProfilePreparer
 from heap_integration.events.retrying import Retried, retry
 from heap_integration.heap.events_api import EventsApi
 from heap_integration.heap.profiles_api import ProfilesApi
+from heap_integration.heap_connect.query import HeapConnect, by_http
 from heap_integration.landing import Arrivals, FolderArrivals, Landing, LandingWriter, StoreArrivals, StoreLanding
+from heap_integration.models.project import DbtProject
 from heap_integration.pulled import UNREADABLE_ERRORS, PulledFiles, PulledTable
 from heap_integration.receiver.settings import Client, ReceiverSettings
 from heap_integration.store import Store
-from heap_integration.switches import switched_off
+from heap_integration.switches import export_goes_on, switched_off
 from heap_integration.warehouse import Warehouse
 from heap_integration.warehouse.events import Balance, Chosen, Loaded, balance, settle_events
 from heap_integration.warehouse.systems.system import Connection
 from heap_integration.warehouse.systems.system import Surroundings as WarehouseSurroundings
 
+if TYPE_CHECKING:
+    from heap_integration.exports.exporting import Exporter
+    from heap_integration.exports.settings import Export
+    from heap_integration.heap_connect.importer import DumpImporter
+    from heap_integration.warehouse.elsewhere import Elsewhere
+    from heap_integration.warehouse.publishing import Published
+
 # Two locks: a large file must not keep back what has just arrived.
 LOADING, LANDING = "loading", "loading what landed"
+PUBLISHING = "publishing"
 UNREADABLE = "unreadable sources"
 
 
@@ -121,6 +132,89 @@ class Hub:
             WarehouseError: it can't be reached, or refuses the credentials.
         """
         return self.environment.warehouse.connect(self.warehouse_surroundings())
+
+    @contextmanager
+    def elsewhere(self) -> Iterator[Elsewhere | None]:
+        """Open the warehouse if it isn't the file that holds the hub's own tables; then yield ``None``.
+
+        Raises:
+            MissingSecret, WarehouseError: as ``connect_warehouse``.
+        """
+        settings = self.environment.warehouse
+        if settings.dialect == "duckdb":
+            yield None
+            return
+        from heap_integration.warehouse.elsewhere import Elsewhere
+
+        with self.connect_warehouse() as connection:
+            yield Elsewhere(connection, settings.schemas(), settings.dialect)
+
+    def publish(self) -> Published | None:
+        """Bring the hub's own tables up to date where models and audiences find them; one process at a time does.
+
+        ``None``: the warehouse is the file in which they lie.
+
+        Raises:
+            MissingSecret, WarehouseError: as ``connect_warehouse``.
+            QueryError: the warehouse refuses it.
+        """
+        with self.elsewhere() as there:
+            if there is None:
+                return None
+            from heap_integration.warehouse.publishing import publish
+
+            with self.store.exclusive(PUBLISHING):
+                return publish(self.warehouse, there.connection, there.schemas.hub, there.dialect)
+
+    def models(self) -> DbtProject:
+        """Return the dbt models of this environment."""
+        return DbtProject(self.environment, self.warehouse_surroundings())
+
+    def exporter(self, export: Export) -> Exporter:
+        """Return what writes an export's table; a running one stops once its entry is switched off."""
+        from heap_integration.exports.exporting import Exporter
+        from heap_integration.heap.plans import PLANS
+
+        env = self.environment
+        surroundings, goes_on = self.warehouse_surroundings(), export_goes_on(env, export.name)
+        return Exporter(export, env.warehouse, surroundings, self.store, PLANS[env.heap.plan], go_on=goes_on)
+
+    @contextmanager
+    def dump_importer(self) -> Iterator[DumpImporter]:
+        """Open what loads Heap Connect's dumps into the warehouse.
+
+        Raises:
+            ValueError: the environment names no bucket.
+            MissingSecret, WarehouseError: as ``connect_warehouse``.
+        """
+        from heap_integration.heap_connect.importer import DumpImporter
+
+        settings, warehouse = self.environment.heap_connect.s3, self.environment.warehouse
+        if settings is None:
+            raise ValueError(f"environment {self.environment.name} has no heap_connect.s3")
+        with self.connect_warehouse() as connection:
+            yield DumpImporter(
+                settings,
+                connection,
+                schema=warehouse.schemas().heap_connect,
+                dialect=warehouse.dialect,
+                own=self.warehouse,
+                store=self.store,
+                variables=self.variables,
+            )
+
+    def heap_connect(self, *, over_http: bool = False) -> HeapConnect:
+        """Open Heap's data for questions, in the warehouse or at ``heap_connect.api``; the caller closes it.
+
+        Raises:
+            MissingSecret: the variable of a credential isn't set.
+            WarehouseError: it can't be reached, or refuses the credentials.
+            ValueError: the environment has no ``heap_connect.api``.
+        """
+        settings, dialect = self.environment.heap_connect, self.environment.warehouse.dialect
+        if over_http:
+            return by_http(settings, dialect, self.variables)
+        return HeapConnect(self.connect_warehouse(), dialect, settings)
 
     @cached_property
     def store(self) -> Store:

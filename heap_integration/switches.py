@@ -68,6 +68,17 @@ def sync_goes_on(environment: Environment, sync: SyncSettings, destination: str)
     return goes_on
 
 
+def export_goes_on(environment: Environment, name: str) -> Callable[[], bool]:
+    """Return a question to ask before each step: is the export of that name still switched on?"""
+    current = _watched(environment)
+
+    def goes_on() -> bool:
+        now = current()
+        return now is not None and any(each.name == name and each.enabled for each in now.exports)
+
+    return goes_on
+
+
 def _watched(environment: Environment) -> Callable[[], Environment | None]:
     """Return the environment as its file says now; ``None`` once the file is gone or wrong."""
     path = environment.file

@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, replace
-from datetime import datetime
+from datetime import date, datetime
 from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from heap_integration.brought import are_here, bring, localized, localized_users
 from heap_integration.delivery.engine import DeliveryStopped, Patience, Tally
 from heap_integration.delivery.records import AttributeChange, BatchRejected, NotAuthorised, ProfileChange, RetryLater
 from heap_integration.destinations.destination import Audience, Destination, IdKind, ProfileSet
@@ -17,6 +18,8 @@ from heap_integration.environment import Environment, ProfileSync, SegmentSync
 from heap_integration.events.opt_outs import all_opt_outs
 from heap_integration.routes import Route
 from heap_integration.segments.audiences.audience import Audience as AudienceDefinition
+from heap_integration.segments.audiences.audience import AudienceRun
+from heap_integration.segments.audiences.settings import UsersTable
 from heap_integration.segments.changes import profile_change
 from heap_integration.segments.heap_segments import apply_pages
 from heap_integration.segments.identity import Match, count_opted_out, mapped, match_counts, without
@@ -26,6 +29,7 @@ from heap_integration.segments.sync import Payload, Preview, RunOptions, Sample,
 from heap_integration.segments.wanted import Wanted
 from heap_integration.sync_settings import MembersTable
 from heap_integration.warehouse.memberships import Apart, Matched, apart, last_runs, segment_named
+from heap_integration.warehouse.tables import is_own_view
 
 if TYPE_CHECKING:
     import duckdb
@@ -58,9 +62,25 @@ def refresh(hub: Hub, sync: SegmentSync | ProfileSync, now: datetime) -> None:
     if isinstance(sync, ProfileSync) or sync.kind == "table":
         return
     if sync.kind == "audience":
-        audience_of(hub.environment, sync).compute(hub.warehouse, now.date(), now)
+        compute_audience(hub, sync, now.date(), now)
     else:
         apply_pages(hub.store, hub.warehouse)
+
+
+def compute_audience(hub: Hub, segment: SegmentSync, day: date, now: datetime) -> AudienceRun:
+    """Compute the audience behind a segment where its tables are; see ``Audience.compute``.
+
+    Where that is another warehouse, what the hub knows is published there before.
+
+    Raises:
+        EnvironmentProblems: what is wrong with its definition.
+        ValueError: it can't be computed.
+    """
+    audience, settings = audience_of(hub.environment, segment), hub.environment.audiences
+    if is_own_view(settings.events.table) or is_own_view(settings.users.table):
+        hub.publish()
+    with hub.elsewhere() as there:
+        return audience.compute(hub.warehouse, day, now, there)
 
 
 @dataclass(frozen=True)
@@ -69,6 +89,33 @@ class RouteSync:
 
     hub: Hub
     route: Route
+
+    @cached_property
+    def sync(self) -> SegmentSync | ProfileSync:
+        """What goes there, by the names that its tables have in the hub's own file."""
+        return localized(self.route.sync) if self._is_elsewhere else self.route.sync
+
+    @cached_property
+    def users(self) -> UsersTable:
+        """The table of users, by the name that it has in the hub's own file."""
+        users = self.hub.environment.audiences.users
+        return localized_users(users) if self._is_elsewhere else users
+
+    @property
+    def _is_elsewhere(self) -> bool:
+        return self.hub.environment.warehouse.dialect != "duckdb"
+
+    def _bring(self, *, anew: bool) -> None:
+        """Bring what is needed of another warehouse; what has been brought before will do unless ``anew``."""
+        if not self._is_elsewhere:
+            return
+        if not anew:
+            with self.hub.warehouse.read() as con:
+                if are_here(con, self.route.sync, self.hub.environment.audiences.users):
+                    return
+        with self.hub.elsewhere() as there:
+            if there is not None:
+                bring(self.hub.environment, self.route.sync, there, self.hub.warehouse)
 
     @cached_property
     def opted_out(self) -> list[str]:
@@ -88,9 +135,11 @@ class RouteSync:
         Raises:
             DeliveryStopped: the destination stayed out of reach or refuses the credentials.
             GuardStopped: a guard holds the sync back; nothing was sent.
+                QueryError: the warehouse in which the source is refuses a query.
             TableError: the source isn't there.
         """
         chosen = options or RunOptions()
+        self._bring(anew=True)
         with self._opened() as sync:
             with self.hub.warehouse.read(ample=True) as con:
                 match = self.match(con)
@@ -105,16 +154,22 @@ class RouteSync:
         Raises:
             DeliveryStopped: the destination can't be asked who is there.
         """
+        self._bring(anew=True)
         with self._opened() as sync:
             return sync.preview(samples, options)
 
     def apart(self) -> Apart:
-        """Compare what the destination has acknowledged with what is wanted there."""
+        """Compare what the destination has acknowledged with what is wanted there.
+
+        Tables of another warehouse are taken as the last run found them.
+        """
+        self._bring(anew=False)
         with self._opened() as sync, self.hub.warehouse.read(ample=True) as con:
             return apart(con, sync.name, sync.question())
 
     def known(self) -> Match:
         """Count the source's identities, those included that the destination didn't know in the last run."""
+        self._bring(anew=False)
         with self.hub.warehouse.read(ample=True) as con:
             match = self.match(con)
             last = next((run for run in last_runs(con) if run["sync"] == self.route.name), None)
@@ -122,7 +177,7 @@ class RouteSync:
 
     def members(self, con: duckdb.DuckDBPyConnection) -> Wanted | None:
         """Return the segment's members under their identities; ``None`` while its source has told nothing."""
-        sync = self.route.sync
+        sync = self.sync
         if not isinstance(sync, SegmentSync):
             raise TypeError(f"{self.route.name} carries profiles")
         if isinstance(sync.source, MembersTable):
@@ -134,7 +189,7 @@ class RouteSync:
 
     def wanted(self, con: duckdb.DuckDBPyConnection) -> Wanted | None:
         """Return what shall be at the destination, under its own ids."""
-        sync, users = self.route.sync, self.hub.environment.audiences.users
+        sync, users = self.sync, self.users
         if isinstance(sync, ProfileSync):
             return profile_wanted(con, sync, users, self.route.name, self.opted_out)
         members = self.members(con)
@@ -142,7 +197,7 @@ class RouteSync:
 
     def match(self, con: duckdb.DuckDBPyConnection) -> Match:
         """Count the source's identities by whether they have an id at the destination."""
-        sync, users = self.route.sync, self.hub.environment.audiences.users
+        sync, users = self.sync, self.users
         if isinstance(sync, ProfileSync):
             return profile_match(con, sync, users, self.opted_out)
         members = self.members(con)

@@ -48,10 +48,14 @@ def test_a_shipped_environment_loads_and_every_name_that_is_shared_carries_its_o
     found.resolve_implicit_global_asset_job_def()
     graph = found.resolve_asset_graph()
     assert {node.key.path[0] for node in graph.asset_nodes} == {name}
-    assert {node.group_name for node in graph.asset_nodes} == {f"{name}_events", f"{name}_segments"}
+    env = load_environment(ROOT / "environments" / name)
+    configured = {"events", "segments", "models"}
+    configured |= {"heap_connect"} if env.heap_connect.s3 else set()
+    configured |= {"exports"} if env.exports else set()
+    assert {node.group_name for node in graph.asset_nodes} == {f"{name}_{family}" for family in configured}
     pools = {pool for node in graph.asset_nodes if node.is_executable for pool in node.pools or ()}
-    destinations = load_environment(ROOT / "environments" / name).destinations.named()
-    assert pools == {f"{name}_{pool}" for pool in ("warehouse", "heap", *destinations)}
+    exports = ["exports"] if env.exports else []
+    assert pools == {f"{name}_{pool}" for pool in ("warehouse", "heap", *exports, *env.destinations.named())}
     assert {job.tags["environment"] for job in jobs} == {name}
     assert {check.asset_key.path[0] for check in graph.asset_check_keys} == {name}
 
@@ -74,7 +78,7 @@ def test_without_automation_there_is_neither_a_schedule_nor_a_sensor(tmp_path: P
 
     assert names == {
         "by_hand": [],
-        "by_itself": ["hourly_events", "pending_events", "segment_pages", "segments_hourly"],
+        "by_itself": ["hourly_events", "models_daily", "pending_events", "segment_pages", "segments_hourly"],
     }
 
 

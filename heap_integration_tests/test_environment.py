@@ -306,3 +306,63 @@ def test_sources_have_names_keys_and_secrets_of_their_own() -> None:
         "10: sources.tables[0].mapping: is missing",
         "11: privacy.action: needs privacy.salt, a secret without which a hash is undone by trying",
     ]
+
+
+def test_the_warehouse_is_told_by_an_address_or_by_a_type_with_what_that_needs() -> None:
+    assert mistakes(
+        """
+        heap: {app_id: "10"}
+        warehouse: {type: postgres, hots: db, port: 99999, database: analytics, user: hub}
+        heap_connect:
+          s3: {bucket: "s3://heap-rs3-acme", lost_columns: hide}
+          tables: {schema: main_production}
+        exports:
+          - {name: bi, to: {type: oracle}}
+          - {name: crm, table: "a;b", to: {type: snowflake, account: acme, user: hub, database: a, password: hunter2}}
+        models:
+          funnels: [{name: short, steps: [Signup]}, {name: twice, steps: [Signup, Signup]}]
+        """
+    ) == [
+        "2: warehouse.host: is missing",
+        "2: warehouse.hots: unknown key; did you mean host? allowed: schema_prefix, type, host, port, database, user, "
+        "password, sslmode",
+        "2: warehouse.port: must be less than 65536",
+        "4: heap_connect.s3.lost_columns: must be 'keep' or 'drop'",
+        "5: heap_connect.tables: Heap's data comes by dumps (s3) or stands in the warehouse (tables): "
+        "leave one of them out",
+        "7: exports[0].to: must be duckdb:///path/to/file.duckdb, or {type: ...} with a type of postgres, bigquery, "
+        "snowflake, redshift, synapse",
+        "8: exports[1].table: must hold letters, digits and underscores only and begin with neither a digit nor _hub_",
+        "8: exports[1].to.password: a secret is the name of a variable: {env: NAME}",
+        "8: exports[1].to.warehouse: is missing",
+        "10: models.funnels[0].steps: must name two events or more",
+        "10: models.funnels[1].steps: names a step twice: each step is another event",
+    ]
+
+
+def test_models_of_heaps_events_need_heaps_data() -> None:
+    assert mistakes('heap: {app_id: "10"}\nmodels: {events_from: heap_connect}\n') == [
+        "2: models.events_from: needs heap_connect.s3 or heap_connect.tables"
+    ]
+
+
+def test_environments_in_one_database_have_schemas_of_their_own_unless_they_are_told_the_same() -> None:
+    text = """
+        heap: {{app_id: "{number}"}}
+        warehouse: {{type: postgres, host: DB, database: analytics, user: hub{more}}}
+        heap_connect: {{s3: {{bucket: "s3://heap-rs3-acme"}}}}
+    """
+    for number, name in enumerate(("production", "staging")):
+        write(text.format(number=number, more=""), name)
+    assert mistakes_together() == [
+        "environments/staging/environment.yaml:3: heap_connect.s3.bucket: environment production has the same "
+        "bucket of Heap Connect: each needs its own"
+    ]
+
+    for number, name in enumerate(("production", "staging")):
+        file = Path("environments", name, "environment.yaml")
+        file.write_text(dedent(text.format(number=number, more=", schema_prefix: heap")).replace("acme", name))
+    assert mistakes_together() == [
+        "environments/staging/environment.yaml:3: warehouse: environment production has the same warehouse: "
+        "each needs its own"
+    ]

@@ -9,8 +9,10 @@ from typing import TYPE_CHECKING
 import dagster as dg
 import orjson
 
-from heap_integration.assets.days import days_of
-from heap_integration.assets.report import bars, counts, reasons_table
+from heap_integration.assets.charts import bars
+from heap_integration.assets.days import backfill_policy, days_of
+from heap_integration.assets.family import Family, owners
+from heap_integration.assets.report import counts, reasons_table
 from heap_integration.environment import Environment
 from heap_integration.events.days import day_ranges
 from heap_integration.resources import HeapResource, StoreResource
@@ -40,18 +42,7 @@ class SendConfig(dg.Config):
     """Send acknowledged events again, under the same idempotency keys."""
 
 
-@dataclass(frozen=True)
-class EventAssets:
-    """The events family of one environment."""
-
-    assets: Sequence[dg.AssetsDefinition | dg.AssetSpec]
-    checks: Sequence[dg.AssetChecksDefinition]
-    job: "UnresolvedAssetJob"
-    schedules: Sequence[dg.ScheduleDefinition]
-    sensors: Sequence[dg.SensorDefinition]
-
-
-def build_event_assets(env: Environment) -> EventAssets:
+def build_event_assets(env: Environment) -> Family:
     """Return the assets, checks, job, schedule and sensor that bring events into Heap."""
     partitions = days_of(env)
     assets = _assets(env, partitions)
@@ -61,10 +52,10 @@ def build_event_assets(env: Environment) -> EventAssets:
         description="Load what was received and send the pending events of some days to Heap.",
         tags={"environment": env.name},
     )
-    return EventAssets(
+    return Family(
         assets,
         [_adds_up(env), _readable(env)],
-        job,
+        [job],
         [_hourly(env, job)] if env.automation else [],
         _sensors(env, job) if env.automation else [],
     )
@@ -83,9 +74,9 @@ def _assets(env: Environment, partitions: dg.DailyPartitionsDefinition) -> list[
         deps=sources,
         group_name=_group(env),
         partitions_def=partitions,
-        backfill_policy=_policy(env),
+        backfill_policy=backfill_policy(env),
         kinds={"duckdb"},
-        owners=_owners(env),
+        owners=owners(env, "events"),
         pool=f"{env.name}_warehouse",
         code_version="1",
         description="Every event that was received, once, on the UTC day it happened.",
@@ -114,16 +105,6 @@ def _assets(env: Environment, partitions: dg.DailyPartitionsDefinition) -> list[
 
 def _group(env: Environment) -> str:
     return f"{env.name}_events"
-
-
-def _owners(env: Environment) -> list[str] | None:
-    return [env.owners["events"]] if "events" in env.owners else None
-
-
-def _policy(env: Environment) -> dg.BackfillPolicy:
-    if env.days_per_run == "all":
-        return dg.BackfillPolicy.single_run()
-    return dg.BackfillPolicy.multi_run(max_partitions_per_run=env.days_per_run)
 
 
 @dataclass(frozen=True)
@@ -160,9 +141,9 @@ def _outbound(
         deps=[upstream],
         group_name=_group(env),
         partitions_def=partitions,
-        backfill_policy=_policy(env),
+        backfill_policy=backfill_policy(env),
         kinds={"heap"},
-        owners=_owners(env),
+        owners=owners(env, "events"),
         pool=f"{env.name}_heap",
         code_version="1",
         description=flow.description,

@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING
 
 import dagster as dg
 
+from heap_integration.assets.charts import bars
 from heap_integration.assets.days import days_of
-from heap_integration.assets.report import bars, counts
-from heap_integration.assets.syncs import owners
+from heap_integration.assets.family import owners
+from heap_integration.assets.report import counts
 from heap_integration.environment import Environment, SegmentSync
 from heap_integration.resources import StoreResource
 from heap_integration.segments.audiences.settings import EventsTable
@@ -28,7 +29,7 @@ def heap_segment(env: Environment, segment: SegmentSync) -> dg.AssetsDefinition:
         key=[env.name, "heap_segments", segment.slug],
         group_name=f"{env.name}_segments",
         kinds={"heap", "duckdb"},
-        owners=owners(env),
+        owners=owners(env, "segments"),
         pool=f"{env.name}_warehouse",
         code_version="2",
         description=f"Who is in Heap's segment “{segment.name}”, as its Segment Sync webhook reported.",
@@ -93,7 +94,7 @@ def audience(env: Environment, segment: SegmentSync) -> dg.AssetsDefinition:
         partitions_def=days_of(env),
         group_name=f"{env.name}_segments",
         kinds={"sql", "duckdb"},
-        owners=owners(env),
+        owners=owners(env, "segments"),
         pool=f"{env.name}_warehouse",
         code_version="1",
         backfill_policy=dg.BackfillPolicy.multi_run(1),
@@ -102,13 +103,13 @@ def audience(env: Environment, segment: SegmentSync) -> dg.AssetsDefinition:
         tags={"environment": env.name},
     )
     def members(context: dg.AssetExecutionContext, store: StoreResource) -> dg.MaterializeResult:  # type: ignore[type-arg]
-        from heap_integration.syncs import audience_of
+        from heap_integration.syncs import compute_audience
         from heap_integration.warehouse.audiences import result_sizes
 
         day = date.fromisoformat(context.partition_key)
         with store.hub(env) as hub:
             try:
-                run = audience_of(env, segment).compute(hub.warehouse, day, datetime.now(UTC))
+                run = compute_audience(hub, segment, day, datetime.now(UTC))
             except ValueError as wrong:
                 raise dg.Failure(str(wrong), allow_retries=False) from None
             with hub.warehouse.read() as con:
@@ -140,6 +141,13 @@ def _asked(env: Environment, segment: SegmentSync) -> list[dg.AssetKey]:
         for other in env.segments
         if other.name in named and other.enabled and other.kind in families
     ]
+
+
+def model_key(env: Environment, table: str) -> dg.AssetKey | None:
+    """Return the asset of the dbt model that a table is, ``None`` where it is none of the environment's."""
+    schema, _, name = table.replace('"', "").rpartition(".")
+    is_model = env.models.enabled and schema == env.warehouse.schemas().models
+    return dg.AssetKey([env.name, "models", name]) if is_model else None
 
 
 def table_spec(env: Environment, table: str) -> dg.AssetSpec:

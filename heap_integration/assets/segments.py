@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING
 
 import dagster as dg
 
-from heap_integration.assets.members import audience, heap_segment, pages_complete, table_spec
+from heap_integration.assets.family import Family
+from heap_integration.assets.members import audience, heap_segment, model_key, pages_complete, table_spec
 from heap_integration.assets.syncs import build_sync, build_sync_checks
 from heap_integration.environment import Environment, ProfileSync, SegmentSync, SyncSettings
 from heap_integration.resources import StoreResource
@@ -23,17 +24,6 @@ SENSOR_SECONDS = 30
 
 
 @dataclass
-class SegmentAssets:
-    """The segments family of one environment."""
-
-    assets: list[dg.AssetsDefinition | dg.AssetSpec] = field(default_factory=list)
-    checks: list[dg.AssetChecksDefinition] = field(default_factory=list)
-    jobs: "list[UnresolvedAssetJob]" = field(default_factory=list)
-    schedules: list[dg.ScheduleDefinition] = field(default_factory=list)
-    sensors: list[dg.SensorDefinition] = field(default_factory=list)
-
-
-@dataclass
 class _Flow:
     """What is run together: audiences have days, Heap's segments and tables have none."""
 
@@ -47,9 +37,9 @@ class _Flow:
         due += [key for key in keys if key not in due]
 
 
-def build_segment_assets(env: Environment) -> SegmentAssets:
+def build_segment_assets(env: Environment) -> Family:
     """Return the assets, jobs, schedules and sensor that carry segments and profiles to their destinations."""
-    family = SegmentAssets()
+    family = Family()
     segments = _Flow(
         "segments", "Apply what Heap reported of its segments, look into tables, and send the differences."
     )
@@ -61,7 +51,7 @@ def build_segment_assets(env: Environment) -> SegmentAssets:
             continue
         source = _source(env, sync, family, tables)
         flow = profiles if not isinstance(sync, SegmentSync) else audiences if sync.kind == "audience" else segments
-        if source not in tables:
+        if source.path[1] in ("heap_segments", "audiences"):
             flow.add(sync, source)
         for route in routes(env):
             if route.sync is sync:
@@ -74,7 +64,7 @@ def build_segment_assets(env: Environment) -> SegmentAssets:
 
 
 def _source(
-    env: Environment, sync: SegmentSync | ProfileSync, family: SegmentAssets, tables: dict[dg.AssetKey, dg.AssetSpec]
+    env: Environment, sync: SegmentSync | ProfileSync, family: Family, tables: dict[dg.AssetKey, dg.AssetSpec]
 ) -> dg.AssetKey:
     if isinstance(sync, ProfileSync):
         return _table(env, sync.table, tables)
@@ -90,19 +80,22 @@ def _source(
 
 
 def _table(env: Environment, table: str, tables: dict[dg.AssetKey, dg.AssetSpec]) -> dg.AssetKey:
+    model = model_key(env, table)
+    if model:
+        return model
     spec = table_spec(env, table)
     tables[spec.key] = spec
     return spec.key
 
 
-def _sync(env: Environment, route: Route, source: dg.AssetKey, family: SegmentAssets) -> dg.AssetKey:
+def _sync(env: Environment, route: Route, source: dg.AssetKey, family: Family) -> dg.AssetKey:
     asset = build_sync(env, route, source)
     family.assets.append(asset)
     family.checks.append(build_sync_checks(env, route))
     return asset.key
 
 
-def _run_together(env: Environment, flow: _Flow, family: SegmentAssets) -> None:
+def _run_together(env: Environment, flow: _Flow, family: Family) -> None:
     keys = [key for due in flow.keys.values() for key in due]
     job = dg.define_asset_job(
         f"sync_{flow.job}", selection=keys, description=flow.words, tags={"environment": env.name}

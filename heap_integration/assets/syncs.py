@@ -1,13 +1,15 @@
 """Syncs: a segment or a set of profiles at a destination that follows it."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 import dagster as dg
 
-from heap_integration.assets.report import bars, counts, reasons_table, table
+from heap_integration.assets.charts import bars
+from heap_integration.assets.family import owners
+from heap_integration.assets.report import counts, reasons_table, table
 from heap_integration.environment import Environment, MissingSecret, ProfileSync, SegmentSync
 from heap_integration.resources import Credentials, StoreResource, destination_key
 from heap_integration.routes import Route
@@ -47,7 +49,7 @@ def build_sync(env: Environment, route: Route, source: dg.AssetKey) -> dg.Assets
         deps=[source],
         group_name=f"{env.name}_segments",
         kinds={route.destination, "webhook"} if route.destination in hooks else {route.destination},
-        owners=owners(env),
+        owners=owners(env, "segments"),
         pool=f"{env.name}_{route.destination}",
         code_version="2",
         output_required=False,
@@ -131,11 +133,6 @@ def build_sync_checks(env: Environment, route: Route) -> dg.AssetChecksDefinitio
         )
 
     return checked
-
-
-def owners(env: Environment) -> Sequence[str] | None:
-    """Return who answers for segments."""
-    return [env.owners["segments"]] if "segments" in env.owners else None
 
 
 def _options(config: SyncConfig) -> "RunOptions":

@@ -2,11 +2,35 @@
 
 from __future__ import annotations
 
-from heap_integration.cli import audiences, connect, environments, events, services, syncs
+from heap_integration.cli import (
+    audiences,
+    connect,
+    environments,
+    events,
+    exports,
+    heap_connect,
+    models,
+    query,
+    services,
+    syncs,
+)
 from heap_integration.cli.terminal import USAGE, app, end
 from heap_integration.environment import EnvironmentProblems, MissingSecret
 
-__all__ = ["app", "audiences", "connect", "environments", "events", "main", "services", "syncs"]
+__all__ = [
+    "app",
+    "audiences",
+    "connect",
+    "environments",
+    "events",
+    "exports",
+    "heap_connect",
+    "main",
+    "models",
+    "query",
+    "services",
+    "syncs",
+]
 
 
 def main() -> None:

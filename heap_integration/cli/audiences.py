@@ -16,9 +16,9 @@ from heap_integration.cli.terminal import (
     EnvironmentOption,
     JsonOption,
     app,
-    environment_of,
     err,
     existing,
+    open_environment,
     out,
     plain,
     print_counts,
@@ -26,10 +26,9 @@ from heap_integration.cli.terminal import (
 )
 
 if TYPE_CHECKING:
-    import duckdb
-
     from heap_integration.environment import Environment, Problem
     from heap_integration.segments.audiences.audience import Audience
+    from heap_integration.segments.audiences.places import Place
 
 audience = typer.Typer(
     name="audience",
@@ -75,9 +74,13 @@ def sql(
     if environment is None:
         statement = _audience(file, None).sql(dialect.value, moment)
     else:
-        with _opened(file, environment) as (found, con):
-            found.check(con)
-            statement = found.sql(dialect.value, moment, con)
+        with _opened(file, environment) as (found, place):
+            found.check(place)
+            if place.dialect not in ("duckdb", dialect.value):
+                raise ValueError(
+                    f"the warehouse of {environment} speaks {place.dialect}: ask for --dialect {place.dialect}"
+                )
+            statement = found.sql(dialect.value, moment, place)
     out.print(f"{statement};", markup=False, highlight=False)
 
 
@@ -86,11 +89,9 @@ def preview(
     file: FileArgument, environment: EnvironmentOption, as_of: AsOfOption = None, as_json: JsonOption = False
 ) -> None:
     """Count who is in an audience, name some of them, and tell who enters and leaves. Writes nothing."""
-    from heap_integration.warehouse import Warehouse
-
-    settings = environment_of(environment)
-    found = _audience(file, settings)
-    shown = found.preview(Warehouse(settings.own_tables, settings.warehouse_memory_mb), *_day(as_of))
+    with open_environment(environment) as hub, hub.elsewhere() as there:
+        found = _audience(file, hub.environment)
+        shown = found.preview(hub.warehouse, *_day(as_of), there)
     run = shown.run
     counts = {"members": run.members, "entering": run.entered, "leaving": run.left}
     if as_json:
@@ -136,8 +137,8 @@ def _look_at(file: str, environment: str | None) -> tuple[str | None, tuple[Prob
     try:
         if environment is None:
             return _audience(file, None).definition.name, ()
-        with _opened(file, environment) as (found, con):
-            found.check(con)
+        with _opened(file, environment) as (found, place):
+            found.check(place)
             return found.definition.name, ()
     except EnvironmentProblems as mistakes:
         return None, mistakes.problems
@@ -162,13 +163,18 @@ def _is_file(one: str, other: Path) -> bool:
 
 
 @contextmanager
-def _opened(file: str, environment: str) -> Iterator[tuple[Audience, duckdb.DuckDBPyConnection]]:
-    from heap_integration.warehouse import Warehouse
+def _opened(file: str, environment: str) -> Iterator[tuple[Audience, Place]]:
+    """Yield a definition, and the environment's warehouse to look at."""
+    from heap_integration.segments.audiences.places import OwnPlace, elsewhere
 
-    settings = environment_of(environment)
-    found = _audience(file, settings)
-    with Warehouse(settings.own_tables, settings.warehouse_memory_mb).read(ample=True) as con:
-        yield found, con
+    with open_environment(environment) as hub, hub.elsewhere() as there:
+        found = _audience(file, hub.environment)
+        if there is not None:
+            with elsewhere(there, hub.warehouse) as place:
+                yield found, place
+            return
+        with hub.warehouse.read(ample=True) as con:
+            yield found, OwnPlace(con)
 
 
 def _day(given: str | None) -> tuple[date, datetime]:

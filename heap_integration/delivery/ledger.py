@@ -147,7 +147,7 @@ def _carry(
     *,
     ample: bool,
 ) -> None:
-    import duckdb
+    from heap_integration.warehouse import WarehouseError
 
     try:
         with warehouse.write(ample=ample) as con:
@@ -167,7 +167,7 @@ def _carry(
                 "insert into settled_batches select $flow, unnest($batches)",
                 {"flow": flow, "batches": [batch.number for batch in fresh]},
             )
-    except (duckdb.OperationalError, duckdb.FatalException) as error:
+    except WarehouseError as error:
         raise DeliveryStopped(f"the warehouse can't be written: {in_words(error)}. {KEPT}", Tally()) from error
 
 

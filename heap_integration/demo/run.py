@@ -35,13 +35,6 @@ DOCS = "http://127.0.0.1:8490"
 # An hour of Heap's budget is 900,000 events; who sends more watches the UI instead.
 PATIENCE = timedelta(hours=1)
 POLL_SECONDS = 2.0
-# What the shop's data team computes of its own accord.
-SHOPPERS = """
-create or replace view shoppers as
-select identity as user_id, count(*) filter (where event = 'purchase') as purchases, max(time) as last_seen,
-       arg_max(json_extract_string(properties, '$.acquisition_channel'), time) as channel
-from hub_events group by identity having purchases > 0
-"""
 
 
 class Demo:
@@ -86,7 +79,7 @@ class Demo:
             with self._status, open_hub(self.environment, self.variables) as hub:
                 clicks = self._clicks()
                 self._start_services(ui=not once)
-                before = read_status(hub) | {"held": self._members(hub)}
+                before = read_status(hub) | {"held": self._members(hub), "home": self._home(hub)}
                 self._say("Userflow's users and Heap's segments are being set up")
                 self.world.settle_in(clicks, f"{self.receiver}/userflow")
                 self.world.introduce(clicks, self.receiver, self.write_key)
@@ -96,7 +89,7 @@ class Demo:
                 if first:
                     self.world.sync_segments(clicks, self._now, f"{self.receiver}/heap/segments")
                     self._deliver(hub, [], once=once)
-                self._find_audiences(hub)
+                self._bring_home()
             with open_hub(self.environment, self.variables) as hub:
                 self._report(hub, before)
             if not once:
@@ -219,15 +212,22 @@ class Demo:
             self.services.finish("events")
         self.services.finish("segments")
 
-    def _find_audiences(self, hub: Hub) -> None:
-        """Compute the audiences of today out of the events that have come, and send them and the profiles out."""
-        with hub.warehouse.write() as con:
-            con.execute(SHOPPERS)
-        self._say("Dagster is computing the audiences and sending them out")
+    def _bring_home(self) -> None:
+        """Let Heap write a dump of what it has, load it, build the models, and send audiences and profiles out."""
+        self.world.dump(self._bucket())
+        self._say("Dagster is loading Heap's dump, building the models and sending audiences and profiles out")
         today = datetime.now(UTC).date().isoformat()
-        selection = f'key:"{NAME}/audiences/*"+ or key:"{NAME}/*_profiles/*"'
-        self._materialize("audiences", selection, "--partition", today)
-        self.services.finish("audiences")
+        families = " or ".join(f'key:"{NAME}/{family}/*"' for family in ("heap_connect", "models", "exports"))
+        selection = f'{families} or key:"{NAME}/audiences/*"+ or key:"{NAME}/*_profiles/*"'
+        config = json.dumps({"ops": {"models": {"config": {"days": "changed"}}}})
+        self._materialize("home", selection, "--partition", today, "--config-json", config)
+        self.services.finish("home")
+
+    def _bucket(self) -> str:
+        dumps = self.environment.heap_connect.s3
+        if dumps is None:
+            raise DemoFailed(f"{self.environment.file} has no heap_connect.s3")
+        return dumps.bucket
 
     def _materialize(self, name: str, selection: str, *options: str) -> None:
         dagster: list[str | Path] = [Path(sys.executable).with_name("dagster"), "asset", "materialize"]
@@ -284,9 +284,11 @@ class Demo:
         row("pending", events["pending"] - earlier["pending"], events["pending"])
         refused = events["rejected"] + events["refused"]
         row("rejected", refused - earlier["rejected"] - earlier["refused"], refused)
+        home = self._home(hub)
+        row("events back home", home - before["home"], home, arrived)
         for change in ("added", "removed"):
             total = now["members"][change]
-            row(f"members and shoppers {change}", total - before["members"][change], total)
+            row(f"members and profiles {change}", total - before["members"][change], total)
         refused_members = [sum(segment["rejected"] for segment in status["segments"]) for status in (before, now)]
         row("members refused", refused_members[1] - refused_members[0], refused_members[1])
         now_held = sum(members.values())
@@ -297,6 +299,8 @@ class Demo:
             faults.append(f"the hub counts {accepted:,} accepted events, the sandbox holds {arrived:,}")
         if told != profiles:
             faults.append(f"the hub counts {profiles:,} accepted profiles, the sandbox holds {told:,}")
+        if home != arrived:
+            faults.append(f"the models hold {home:,} events, the sandbox {arrived:,}")
         if members != held:
             faults.append(f"the hub counts the members {members}, the sandbox holds {held}")
         if faults:
@@ -308,6 +312,15 @@ class Demo:
         followed = [route for route in routes(hub.environment) if isinstance(route.sync, SegmentSync)]
         with hub.warehouse.read(ample=True) as con:
             return {route.name: baseline_size(con, route.name) for route in followed}
+
+    def _home(self, hub: Hub) -> int:
+        """Return how many events the models hold, which came out of Heap's dumps."""
+        with hub.warehouse.read() as con:
+            made = con.execute("from duckdb_tables() where schema_name = 'models' and table_name = 'int_events'")
+            if made.fetchone() is None:
+                return 0
+            (events,) = con.execute("select count(*) from models.int_events").fetchone() or (0,)
+        return int(events)
 
     def _stay(self) -> None:
         self.out.print(

@@ -84,6 +84,10 @@ class World:
             self._http.post(f"{address}/{number}/sync", json={}).raise_for_status()
         return first
 
+    def dump(self, bucket: str) -> None:
+        """Let Heap Connect write what is new into its bucket, as it does every day."""
+        self._http.post(f"{self._heap}/_heap/{self._app_id}/dumps", json={"address": bucket}).raise_for_status()
+
     def counts(self) -> dict[str, int]:
         """Return how much of everything has arrived."""
         counts: dict[str, int] = self._get("/_state")["apps"][self._app_id]

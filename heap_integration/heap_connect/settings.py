@@ -14,12 +14,16 @@ class DumpsSettings(Settings):
 
     ``bucket`` is the bucket's address, ``s3://heap-rs3-...``, or a folder that holds a copy of it. ``credentials`` is
     the variable that holds the object storage's options as JSON, as for files of events; without it the machine's
-    own identity is used. ``lost_columns``: keep leaves a column that Heap no longer sends, empty in what comes.
+    own identity is used. ``skip_dumps`` are the numbers of dumps that are never loaded, as one that is broken for
+    good. ``time_columns`` hold times, written as text or as a number. ``lost_columns``: keep leaves a column that Heap
+    no longer sends, empty in what comes.
     """
 
     bucket: Name
     credentials: Secret | None = None
     skip_tables: tuple[Name, ...] = ("_event_metadata",)
+    skip_dumps: tuple[int, ...] = ()
+    time_columns: tuple[Name, ...] = ("time", "joindate", "last_modified")
     lost_columns: Literal["keep", "drop"] = "keep"
     enabled: bool = True
 
@@ -49,11 +53,13 @@ class QueryApiSettings(Settings):
 class HeapConnectSettings(Settings):
     """Heap's data in the warehouse: by dumps (``s3``) or in place (``tables``), and what a query may take.
 
+    ``event_names`` says which event a table is about; without it, an event that a funnel names, else the table's name.
     ``query_rows`` and ``query_seconds`` limit a query whose caller names no limit.
     """
 
     s3: DumpsSettings | None = None
     tables: TablesSettings | None = None
     api: QueryApiSettings | None = None
+    event_names: dict[Name, Name] = Field(default_factory=dict)
     query_rows: int = Field(default=1_000_000, gt=0)
     query_seconds: float = Field(default=300, gt=0)

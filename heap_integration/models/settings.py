@@ -12,6 +12,8 @@ from heap_integration.sync_settings import Cadence
 
 
 def _several_steps(given: tuple[str, ...]) -> tuple[str, ...]:
+    if len(given) < 2:
+        raise PydanticCustomError("funnel_steps", "must name two events or more")
     if len(set(given)) != len(given):
         raise PydanticCustomError("funnel_steps", "names a step twice: each step is another event")
     return given
@@ -25,7 +27,7 @@ class Funnel(Settings):
     """
 
     name: KeyPart
-    steps: Annotated[tuple[Name, ...], Field(min_length=2), AfterValidator(_several_steps)]
+    steps: Annotated[tuple[Name, ...], AfterValidator(_several_steps)]
     ordered: bool = True
     window_hours: float | None = Field(default=None, gt=0)
     by: tuple[Name, ...] = ()

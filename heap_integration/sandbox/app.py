@@ -16,6 +16,7 @@ from heap_integration.sandbox.console import console_route
 from heap_integration.sandbox.customerio import CustomerioApi
 from heap_integration.sandbox.faults import Faults, FaultsMiddleware
 from heap_integration.sandbox.heap import HeapApi
+from heap_integration.sandbox.heap_connect import HeapConnect
 from heap_integration.sandbox.inspection import Inspection
 from heap_integration.sandbox.segment_sync import SegmentSync
 from heap_integration.sandbox.settings import SandboxSettings, settings_from
@@ -71,6 +72,7 @@ def create_app(settings: SandboxSettings, state_path: Path) -> Starlette:
             console_route(),
             *heap.routes(),
             *segments.routes(),
+            *HeapConnect(settings, state).routes(),
             *(route for vendor in vendors for route in vendor.routes()),
             *inspection.routes(),
         ],

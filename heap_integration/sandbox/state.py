@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS counters (
@@ -57,6 +58,10 @@ CREATE TABLE IF NOT EXISTS heap_segment_members (
   app_id TEXT NOT NULL, segment_id INTEGER NOT NULL, member TEXT NOT NULL, present INTEGER NOT NULL,
   acknowledged INTEGER NOT NULL, PRIMARY KEY (app_id, segment_id, member)
 ) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS heap_dumps (
+  app_id TEXT NOT NULL, address TEXT NOT NULL, dump_id INTEGER NOT NULL, marks BLOB NOT NULL,
+  PRIMARY KEY (app_id, address, dump_id)
+) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS userflow_objects (
   seq INTEGER PRIMARY KEY AUTOINCREMENT, app_id TEXT NOT NULL, kind TEXT NOT NULL, id TEXT NOT NULL,
   created_at TEXT NOT NULL, user_id TEXT, group_id TEXT, content_id TEXT, name TEXT, data BLOB NOT NULL,
@@ -100,6 +105,7 @@ class State:
 
     def __init__(self, path: Path) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
+        self._path = path
         self.con = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
         self.con.row_factory = sqlite3.Row
         self.vendors: tuple[str, ...] = ()
@@ -124,6 +130,17 @@ class State:
             self.con.execute("ROLLBACK")
             raise
         self.con.execute("COMMIT")
+
+    @contextmanager
+    def reader(self) -> Iterator[sqlite3.Connection]:
+        """Give a connection of its own that reads the state as it is now, for what takes long, in another thread."""
+        con = sqlite3.connect(f"file:{quote(str(self._path.resolve()))}?mode=ro", uri=True, isolation_level=None)
+        con.row_factory = sqlite3.Row
+        try:
+            con.execute("BEGIN")
+            yield con
+        finally:
+            con.close()
 
     def rows(self, sql: str, *values: Any) -> list[sqlite3.Row]:
         """Return every row of a query."""

@@ -29,10 +29,13 @@ CONFIG: dict[str, str | bool | int | float | list[str]] = {"memory_limit": "64MB
 AMPLE_MB = 600
 AMPLE_THREADS = 2
 WAITING = "waiting-"
+# What DuckDB's messages hold, whose types tell neither apart.
+FULL = ("No space left on device", "File too large", "Disk quota exceeded")
+DAMAGED = ("Corrupt", "checksum")
 
 
 class WarehouseError(ValueError):
-    """The warehouse can't be opened (its address or its file is wrong, another program holds it), or lacks memory."""
+    """The warehouse can't be opened or used: its address or file is wrong, another program holds it, room is short."""
 
 
 class Warehouse:
@@ -43,20 +46,23 @@ class Warehouse:
     by the kernel when a process dies. A connection is held for one statement or one transaction,
     never while something is being sent.
 
-    ``ample_mb`` is how much memory an ample connection may take.
+    ``ample_mb`` is how much memory an ample connection may take. ``holds_own_tables`` is false for a file that is
+    somebody else's, such as the target of an export: the hub's own tables aren't made in it.
 
     Raises:
-        WarehouseError: the address isn't ``duckdb:///path``, or later, the file can't be opened or memory is short.
+        WarehouseError: the address isn't ``duckdb:///path``; or later, the file can't be opened, read or written, or
+            memory or the disk is short.
     """
 
-    def __init__(self, url: str, ample_mb: int = AMPLE_MB) -> None:
+    def __init__(self, url: str, ample_mb: int = AMPLE_MB, *, holds_own_tables: bool = True) -> None:
         if not url.startswith(SCHEME) or len(url) == len(SCHEME):
             raise WarehouseError(f"warehouse {url!r} is not supported: allowed is duckdb:///path/to/file.duckdb")
         self.url = url
         self.path = Path(url.removeprefix(SCHEME))
         self.path.parent.mkdir(parents=True, exist_ok=True)
         self.ample_mb = ample_mb
-        self._has_tables = False
+        self._holds_own_tables = holds_own_tables
+        self._has_tables = not holds_own_tables
 
     @contextmanager
     def read(self, *, ample: bool = False) -> Iterator[duckdb.DuckDBPyConnection]:
@@ -70,25 +76,25 @@ class Warehouse:
         with (
             self._locked(fcntl.LOCK_SH),
             closing(self._connect(read_only=True)) as connection,
-            self._memory_in_words(),
+            self._errors_in_words(),
         ):
             if ample:
                 self._make_ample(connection)
             yield connection
 
     @contextmanager
-    def write(self, *, ample: bool = False) -> Iterator[duckdb.DuckDBPyConnection]:
+    def write(self, *, ample: bool = False, packed: int = PACKED_ROWS) -> Iterator[duckdb.DuckDBPyConnection]:
         """Yield a connection inside a transaction, committed at the end and rolled back on an error.
 
-        ``ample`` is as in ``read``.
+        ``ample`` is as in ``read``; so many rows are ``packed`` together.
         """
         with self._locked(fcntl.LOCK_EX):
             is_new = not self.path.exists()
-            with closing(self._connect(read_only=False)) as connection, self._memory_in_words():
+            with closing(self._connect(read_only=False, packed=packed)) as connection, self._errors_in_words():
                 if is_new:
                     # Events are stored as they came: nobody else on the machine may read them.
                     self.path.chmod(0o600)
-                if is_new or not self._has_tables:
+                if self._holds_own_tables and (is_new or not self._has_tables):
                     connection.execute(f"begin; {TABLES} commit")
                     self._has_tables = True
                 if ample:
@@ -114,13 +120,13 @@ class Warehouse:
             self._has_tables = {(name,) for name in TABLE_NAMES} <= set(found)
         return self._has_tables and self.path.exists()
 
-    def _connect(self, *, read_only: bool) -> duckdb.DuckDBPyConnection:
+    def _connect(self, *, read_only: bool, packed: int = PACKED_ROWS) -> duckdb.DuckDBPyConnection:
         import duckdb
 
         connection = duckdb.connect(config=CONFIG)
         try:
             path = str(self.path).replace("'", "''")
-            option = "read_only" if read_only else f"row_group_size {PACKED_ROWS}"
+            option = "read_only" if read_only else f"row_group_size {packed}"
             connection.execute(f"attach '{path}' as hub ({option}); use hub; set timezone = 'UTC'")
         except duckdb.Error as error:
             connection.close()
@@ -137,7 +143,8 @@ class Warehouse:
         )
 
     @contextmanager
-    def _memory_in_words(self) -> Iterator[None]:
+    def _errors_in_words(self) -> Iterator[None]:
+        """Tell what is wrong with the machine or the file; a mistake in a statement stays DuckDB's own error."""
         import duckdb
 
         try:
@@ -147,6 +154,8 @@ class Warehouse:
                 f"warehouse {self.path}: {self.ample_mb} MB of memory are not enough for this statement: "
                 "allow more by warehouse_memory_mb in the environment's YAML"
             ) from error
+        except (duckdb.OperationalError, duckdb.FatalException, duckdb.InternalError) as error:
+            raise WarehouseError(f"warehouse {self.path}: {_in_words(error)}") from error
 
     def _remove_leftovers(self) -> None:
         """Remove what killed processes have left: whoever may write is alone."""
@@ -164,6 +173,16 @@ class Warehouse:
 
     def _beside(self, ending: str) -> Path:
         return self.path.with_name(f"{self.path.name}.{ending}")
+
+
+def _in_words(error: Exception) -> str:
+    """Return what an error that isn't a statement's means; DuckDB's own words may go on with a stack trace."""
+    told, _, _ = str(error).partition("\n")
+    if any(words in told for words in FULL):
+        return f"there is no more room on the disk. Nothing of this transaction was kept ({told})"
+    if any(words in told for words in DAMAGED):
+        return f"the file is damaged: put a copy in its place ({told})"
+    return told
 
 
 @contextmanager

@@ -13,6 +13,9 @@ from heap_integration.warehouse.ddl import TABLE_NAMES
 if TYPE_CHECKING:
     import duckdb
 
+# Where tables of another warehouse lie that were brought here; each is called as somebody named it.
+BROUGHT = "_brought"
+HUB_VIEWS = frozenset({"hub_events", "hub_traits", "hub_users"})
 _CLOSEST = 3
 _LISTED = 12
 
@@ -62,6 +65,12 @@ def nearest(name: str, known: Iterable[str], owner: str = "it") -> str:
     return f"{owner} has {', '.join(listed) or 'none'}"
 
 
+def is_own_view(name: str) -> bool:
+    """Say whether a name is one of the hub's own views, which are always in its own file."""
+    schema, _, table = name.replace('"', "").strip().casefold().rpartition(".")
+    return schema == "sync_log" or (schema in ("", "main") and table in HUB_VIEWS)
+
+
 def find_table(con: duckdb.DuckDBPyConnection, name: str) -> Table:
     """Find a table or view by ``name`` or ``schema.name``, each plain or in double quotes.
 
@@ -76,8 +85,11 @@ def find_table(con: duckdb.DuckDBPyConnection, name: str) -> Table:
         " select schema_name, view_name from duckdb_views() where database_name = current_database() and not internal"
         " order by all"
     ).fetchall()
-    tables: list[tuple[str, str]] = [(schema, table) for schema, table in keys if table not in TABLE_NAMES]
     wanted = name.strip().casefold()
+    brought = wanted.startswith(f"{quoted(BROUGHT)}.")
+    tables: list[tuple[str, str]] = [
+        (schema, table) for schema, table in keys if table not in TABLE_NAMES and (schema == BROUGHT) == brought
+    ]
     found = [key for key in tables if wanted in _spellings(*key)]
     found = [key for key in found if key[0] == "main"] or found
     if len(found) > 1:
@@ -97,7 +109,7 @@ def _spellings(schema: str, table: str) -> set[str]:
 def _described(con: duckdb.DuckDBPyConnection, key: tuple[str, str]) -> Table:
     import duckdb
 
-    name, relation = ".".join(key), ".".join(map(quoted, key))
+    name, relation = key[1] if key[0] == BROUGHT else ".".join(key), ".".join(map(quoted, key))
     try:
         columns = {str(row[0]): str(row[1]) for row in con.execute(f"describe {relation}").fetchall()}
     except duckdb.Error as error:

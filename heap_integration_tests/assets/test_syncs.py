@@ -221,6 +221,7 @@ def test_what_runs_together_is_scheduled_together_and_reaches_back_to_its_source
         "hourly_events",
         "segments_hourly",
         "audiences_hourly",
+        "models_daily",
         "profiles_hourly",
     }
     schedule = definitions.resolve_schedule_def("audiences_hourly")

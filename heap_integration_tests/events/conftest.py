@@ -10,6 +10,9 @@ import pytest
 
 from heap_integration.events.mapping import Mapping, load_mapping
 from heap_integration.events.sources.files import Chunk, read_file
+from heap_integration_tests.support.s3 import s3_server
+
+__all__ = ["s3_server"]
 
 ROOT = Path(__file__).parents[2]
 NOW = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
@@ -57,18 +60,6 @@ class Bucket:
         """Write an object."""
         body = content.encode() if isinstance(content, str) else content
         self.client.put_object(Bucket="shop", Key=key, Body=body)
-
-
-@pytest.fixture(scope="session")
-def s3_server() -> Iterator[str]:
-    """Serve S3's API on a port of its own; yield its address."""
-    from moto.server import ThreadedMotoServer
-
-    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
-    server.start()
-    host, port = server.get_host_and_port()
-    yield f"http://{host}:{port}"
-    server.stop()
 
 
 @pytest.fixture

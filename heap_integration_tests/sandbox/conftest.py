@@ -9,7 +9,10 @@ import pytest
 from pydantic import SecretStr
 
 from heap_integration.sandbox.settings import DEVELOPMENT, SandboxEnvironment
+from heap_integration_tests.support.s3 import heap_bucket, s3_server
 from heap_integration_tests.support.sandbox import RunningSandbox, running_sandbox
+
+__all__ = ["heap_bucket", "s3_server"]
 
 SECOND = SandboxEnvironment(
     app_id="2000000002",

@@ -27,7 +27,7 @@ _numbers = count(1)
 @pytest.fixture(scope="session")
 def postgres() -> Iterator[str]:
     """Yield the URL of a server's own database; skip where the machine can't run one."""
-    binaries = _binaries()
+    binaries = found_binaries()
     if binaries is None:
         pytest.skip("no PostgreSQL binaries: neither initdb on PATH nor /usr/lib/postgresql/*/bin/initdb")
     if os.geteuid() == 0 and _postgres_account() is None:
@@ -39,6 +39,11 @@ def postgres() -> Iterator[str]:
 @pytest.fixture
 def postgres_database(postgres: str) -> str:
     """Return the URL of an empty database."""
+    return empty_database(postgres)
+
+
+def empty_database(postgres: str) -> str:
+    """Make a database on a server, by the URL of another one, and return its URL."""
     name = f"test_{os.getpid()}_{next(_numbers)}"
     engine = create_engine(postgres, isolation_level="AUTOCOMMIT")
     with engine.connect() as connection:
@@ -50,7 +55,7 @@ def postgres_database(postgres: str) -> str:
 @pytest.fixture
 def durable_postgres() -> Iterator[str]:
     """Yield the URL of a database on a server of its own, which keeps what is committed; see ``stopped``."""
-    binaries = _binaries()
+    binaries = found_binaries()
     if binaries is None or (os.geteuid() == 0 and _postgres_account() is None):
         pytest.skip("no PostgreSQL that can be run here")
     with server(binaries, DURABLE) as url:
@@ -60,7 +65,7 @@ def durable_postgres() -> Iterator[str]:
 @contextmanager
 def stopped(url: str, options: str = DURABLE) -> Iterator[None]:
     """Stop a server in the middle of what it does, as a crash would, and start it again at the end."""
-    folder, binaries = Path(str(make_url(url).query["host"])), _binaries()
+    folder, binaries = Path(str(make_url(url).query["host"])), found_binaries()
     assert binaries is not None
     _control(binaries, folder, "-m", "immediate", "stop")
     try:
@@ -97,7 +102,8 @@ def _run(program: Path, folder: Path, *arguments: str) -> None:
     subprocess.run(command, check=True, cwd=folder, stdout=subprocess.DEVNULL, **_as_postgres())
 
 
-def _binaries() -> Path | None:
+def found_binaries() -> Path | None:
+    """Return the folder of the programs of PostgreSQL, if the machine has them."""
     if found := shutil.which("initdb"):
         return Path(found).resolve().parent
     return max((path.parent for path in Path("/usr/lib/postgresql").glob("*/bin/initdb")), default=None)

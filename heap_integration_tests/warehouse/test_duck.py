@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import multiprocessing
+import resource
+import signal
 import time
 from collections.abc import Callable
 from multiprocessing.process import BaseProcess
@@ -130,6 +132,46 @@ def test_a_path_may_hold_any_character(tmp_path: Path) -> None:
     with Warehouse(f"duckdb:///{tmp_path}/o'neil's data/100% wäre.duckdb").write() as con:
         con.execute("insert into settled_batches values ('quoted', 1)")
     assert (tmp_path / "o'neil's data/100% wäre.duckdb").exists()
+
+
+def fill_a_disk(url: str, said: Path) -> None:
+    warehouse = Warehouse(url)
+    # beyond the limit a write fails as it does on a full disk
+    signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (2_000_000, 2_000_000))
+    try:
+        with warehouse.write() as con:
+            con.execute("insert into settled_batches select hash(i)::varchar, i from range(2000000) t(i)")
+    except WarehouseError as error:
+        said.write_text(str(error))
+
+
+def test_a_full_disk_is_told_in_words_and_costs_the_transaction_only(tmp_path: Path) -> None:
+    with Warehouse(url_of(tmp_path)).write() as con:
+        con.execute("insert into settled_batches values ('before', 1)")
+    process = started(fill_a_disk, url_of(tmp_path), tmp_path / "said")
+    process.join(60)
+    assert "warehouse.duckdb: there is no more room on the disk" in (tmp_path / "said").read_text()
+    with Warehouse(url_of(tmp_path)).read() as con:
+        assert con.execute("select flow from settled_batches").fetchall() == [("before",)]
+
+
+def test_a_damaged_file_is_told_by_its_name(tmp_path: Path) -> None:
+    warehouse = Warehouse(url_of(tmp_path))
+    with warehouse.write() as con:
+        con.execute("insert into settled_batches select hash(i)::varchar, i from range(200000) t(i)")
+    size = warehouse.path.stat().st_size
+    with warehouse.path.open("r+b") as file:
+        for place in range(size // 3, size * 2 // 3, 50_000):
+            file.seek(place)
+            file.write(b"damaged")
+    with pytest.raises(WarehouseError, match=r"warehouse\.duckdb: the file is damaged"), warehouse.read() as con:
+        con.execute("select max(flow) from settled_batches").fetchall()
+
+
+def test_a_mistake_in_a_statement_stays_the_statements_own(tmp_path: Path) -> None:
+    with pytest.raises(duckdb.CatalogException), Warehouse(url_of(tmp_path)).read() as con:
+        con.execute("from nowhere")
 
 
 def test_what_is_no_warehouse_is_told(tmp_path: Path) -> None:

@@ -1,10 +1,26 @@
+with received as (
+    select event_day, count(*) as events
+    from {{ ref('stg_product_events') }}
+    group by event_day
+),
+
+settled as (
+    select
+        event_day,
+        sum(case when outcome = 'accepted' then 1 else 0 end) as accepted,
+        sum(case when outcome = 'rejected' then 1 else 0 end) as rejected,
+        sum(case when outcome = 'suppressed' then 1 else 0 end) as suppressed,
+        count(*) as settled
+    from {{ ref('stg_event_outcomes') }}
+    group by event_day
+)
+
 select
-    events.event_day,
-    count(*) as received,
-    sum(case when outcomes.outcome = 'accepted' then 1 else 0 end) as accepted,
-    sum(case when outcomes.outcome = 'rejected' then 1 else 0 end) as rejected,
-    sum(case when outcomes.outcome = 'suppressed' then 1 else 0 end) as suppressed,
-    sum(case when outcomes.outcome is null then 1 else 0 end) as pending
-from {{ ref('stg_product_events') }} as events
-left join {{ ref('stg_event_outcomes') }} as outcomes on outcomes.seq = events.seq
-group by events.event_day
+    received.event_day,
+    received.events as received,
+    cast(coalesce(settled.accepted, 0) as {{ dbt.type_bigint() }}) as accepted,
+    cast(coalesce(settled.rejected, 0) as {{ dbt.type_bigint() }}) as rejected,
+    cast(coalesce(settled.suppressed, 0) as {{ dbt.type_bigint() }}) as suppressed,
+    received.events - coalesce(settled.settled, 0) as pending
+from received
+left join settled on settled.event_day = received.event_day

@@ -2,25 +2,36 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime, time, timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Protocol, Self
 
 from heap_integration.environment_yaml import EnvironmentProblems, Lines, Problem, field_path, nearest
 from heap_integration.segments.audiences.catalog import Catalog, Location
 from heap_integration.segments.audiences.compiler import Tables, compiled
 from heap_integration.segments.audiences.definition import AudienceDefinition, load_definition
 from heap_integration.segments.audiences.dialects import Dialect
+from heap_integration.segments.audiences.places import OwnPlace, Place, elsewhere
 from heap_integration.segments.audiences.settings import AudienceSettings
 from heap_integration.sync_settings import SegmentSync
 from heap_integration.warehouse.audiences import compare, compute_members, replace_result, sample
+from heap_integration.warehouse.elsewhere import Elsewhere
+from heap_integration.warehouse.spool import spooled
+from heap_integration.warehouse.tables import quoted
 
 if TYPE_CHECKING:
     import duckdb
 
     from heap_integration.warehouse import Warehouse
+
+
+class Opened(Protocol):
+    """Opens a connection to the hub's own tables: ``Warehouse.read`` or ``Warehouse.write``."""
+
+    def __call__(self, *, ample: bool) -> AbstractContextManager[duckdb.DuckDBPyConnection]: ...
 
 
 class DayToCome(ValueError):
@@ -79,44 +90,45 @@ class Audience:
         audience._refuse_circles()
         return audience
 
-    def check(self, con: duckdb.DuckDBPyConnection) -> None:
+    def check(self, place: Place) -> None:
         """Look whether all that the definition names is in the warehouse; stops at the first row that shows it.
 
         Raises:
             EnvironmentProblems: what isn't there, each with the nearest names.
         """
-        catalog = self._catalog(con)
+        catalog = self._catalog(place)
         problems = [
             self._problem(location, message) for location, message in catalog.missing(self.definition.definition)
         ]
         if problems:
             raise EnvironmentProblems(problems)
 
-    def sql(
-        self, dialect: Dialect, moment: datetime, con: duckdb.DuckDBPyConnection | None = None, *, pretty: bool = True
-    ) -> str:
+    def sql(self, dialect: Dialect, moment: datetime, place: Place | None = None, *, pretty: bool = True) -> str:
         """Return the select of the members, as they are at ``moment`` (UTC), in the SQL of an engine.
 
-        With a connection to the warehouse it uses the tables' own columns; without one every property is taken from
-        the JSON.
+        With a warehouse it uses the tables' own columns; without one every property is taken from the JSON.
 
         Raises:
             ValueError: it can't be said in that SQL, or asks for segments, which only a warehouse knows.
         """
-        tables = self._catalog(con).tables(self.definition, _day_of(moment)) if con else Tables(self.settings)
+        tables = self._catalog(place).tables(self.definition, _day_of(moment)) if place else Tables(self.settings)
         return compiled(self.definition.definition, tables, dialect, moment, pretty=pretty)
 
-    def compute(self, warehouse: Warehouse, day: date, now: datetime) -> AudienceRun:
+    def compute(self, warehouse: Warehouse, day: date, now: datetime, there: Elsewhere | None = None) -> AudienceRun:
         """Compute the members at the end of a UTC day, today's at ``now``, and write them in place of that day's.
+
+        They are computed in the hub's own ``warehouse``, or, where the tables are elsewhere, ``there``; they are kept
+        in the hub's own.
 
         Raises:
             EnvironmentProblems: as ``check``.
             DayToCome: the day has not begun.
             NoResultYet: another audience or segment that it asks for has no members of that day or before.
+            QueryError: the warehouse refuses the statement.
             TableError: a table that the environment names isn't there.
         """
         moment = end_of(day, now)
-        with warehouse.write(ample=True) as con:
+        with self._computed(warehouse, warehouse.write, there, moment) as con:
             run = self._run(con, day, moment)
             replace_result(
                 con,
@@ -128,20 +140,41 @@ class Audience:
             )
         return run
 
-    def preview(self, warehouse: Warehouse, day: date, now: datetime, rows: int = 10) -> AudiencePreview:
+    def preview(
+        self, warehouse: Warehouse, day: date, now: datetime, there: Elsewhere | None = None, *, rows: int = 10
+    ) -> AudiencePreview:
         """Compute the members like ``compute``, and write nothing."""
-        with warehouse.read(ample=True) as con:
-            run = self._run(con, day, end_of(day, now))
-            return AudiencePreview(run, sample(con, rows))
+        moment = end_of(day, now)
+        with self._computed(warehouse, warehouse.read, there, moment) as con:
+            return AudiencePreview(self._run(con, day, moment), sample(con, rows))
+
+    @contextmanager
+    def _computed(
+        self, warehouse: Warehouse, opened: Opened, there: Elsewhere | None, moment: datetime
+    ) -> Iterator[duckdb.DuckDBPyConnection]:
+        """Yield a connection to the hub's own tables that knows the members."""
+        if there is None:
+            with opened(ample=True) as con:
+                own = OwnPlace(con)
+                self.check(own)
+                compute_members(con, self.sql("duckdb", moment, own, pretty=False))
+                yield con
+            return
+        with elsewhere(there, warehouse) as place, spooled() as spool:
+            self.check(place)
+            spool.fill(there.connection.batches(self.sql(there.dialect, moment, place, pretty=False)))
+            with opened(ample=True) as con, spool.read() as arriving:
+                con.register("arriving", arriving)
+                compute_members(con, f"select {quoted(arriving.schema.names[0])}::varchar as identity from arriving")
+                con.unregister("arriving")
+                yield con
 
     def _run(self, con: duckdb.DuckDBPyConnection, day: date, moment: datetime) -> AudienceRun:
-        self.check(con)
-        compute_members(con, self.sql("duckdb", moment, con, pretty=False))
         changes = compare(con, self.slug, day)
         return AudienceRun(self.slug, day, moment, changes.members, changes.entered, changes.left, changes.since)
 
-    def _catalog(self, con: duckdb.DuckDBPyConnection) -> Catalog:
-        return Catalog(con, self.settings, self.segments)
+    def _catalog(self, place: Place) -> Catalog:
+        return Catalog(place, self.settings, self.segments)
 
     def _problem(self, location: Location, message: str) -> Problem:
         return Problem(self.file, self.lines.get(nearest(self.lines, location)), field_path(location), message)

@@ -4,36 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from datetime import date
-from typing import TYPE_CHECKING
 
 from sqlglot import exp
 
-from heap_integration.segments.audiences.compiler import HUB_USERS, ColumnKind, Tables
+from heap_integration.segments.audiences.compiler import ColumnKind, Tables
 from heap_integration.segments.audiences.definition import AudienceDefinition, Comparison, Event, Group
 from heap_integration.segments.audiences.dialects import Engine
-from heap_integration.segments.audiences.settings import AudienceSettings, EventsTable, UsersTable
+from heap_integration.segments.audiences.places import Place
+from heap_integration.segments.audiences.settings import AudienceSettings, EventsTable, ModelColumn, UsersTable
 from heap_integration.segments.audiences.values import ValueKind
 from heap_integration.sync_settings import MembersTable, SegmentSync
 from heap_integration.warehouse.audiences import newest_result
-from heap_integration.warehouse.tables import Table, TableError, find_table, nearest
-
-if TYPE_CHECKING:
-    import duckdb
+from heap_integration.warehouse.tables import TableError, nearest
 
 Location = tuple[str | int, ...]
 Missing = tuple[Location, str]
-HUB_TRAITS = "main.hub_traits"
-DUCKDB = Engine("duckdb")
-NUMBERS = ("TINYINT", "SMALLINT", "INTEGER", "BIGINT", "HUGEINT", "FLOAT", "DOUBLE", "DECIMAL")
-KINDS: tuple[tuple[tuple[str, ...], ColumnKind], ...] = (
-    (("TIMESTAMP WITH TIME ZONE",), "zoned time"),
-    (("TIMESTAMP", "DATE"), "time"),
-    (("VARCHAR", "ENUM"), "text"),
-    (("BOOLEAN",), "boolean"),
-    ((*NUMBERS, *(f"U{name}" for name in NUMBERS)), "number"),
-)
-# A property that most rows have is among these; for the message about one that isn't there, that is enough.
-LOOKED_THROUGH = 50_000
 
 
 class NoResultYet(ValueError):
@@ -49,10 +34,9 @@ class Catalog:
         TableError: the table of the events or the users isn't there, or lacks a column.
     """
 
-    def __init__(
-        self, con: duckdb.DuckDBPyConnection, settings: AudienceSettings, segments: Mapping[str, SegmentSync]
-    ) -> None:
-        self._con = con
+    def __init__(self, place: Place, settings: AudienceSettings, segments: Mapping[str, SegmentSync]) -> None:
+        self._place = place
+        self._engine = Engine(place.dialect)
         self._segments = segments
         self._found: dict[str, bool] = {}
         self.columns: dict[str, Mapping[str, ColumnKind]] = {}
@@ -82,14 +66,21 @@ class Catalog:
             KeyError: a model isn't one of the environment; see ``missing``.
             NoResultYet: another audience or segment has no members of that day or before it.
         """
-        for name in {name for _, group in definition.definition.groups() for name in group.models}:
-            table = self._settings.models[name].table
-            self.columns[table] = _kinds(find_table(self._con, table))
+        models = {
+            name: self._model(self._settings.models[name])
+            for name in {name for _, group in definition.definition.groups() for name in group.models}
+        }
         return Tables(
-            self._settings,
+            self._settings.model_copy(update={"models": models}),
             self.columns,
             {name: self._members(name, day) for name in sorted(definition.segment_names())},
+            self._place.told(self._settings.users.table),
         )
+
+    def _model(self, model: ModelColumn) -> ModelColumn:
+        table = self._place.find(model.table)
+        self.columns[table.name] = self._place.kinds(table)
+        return model.model_copy(update={"table": table.name})
 
     # Events and properties
 
@@ -119,39 +110,38 @@ class Catalog:
             return
         owner = f"event {event!r}" if event else "user"
         if table.properties is not None:
-            has = DUCKDB.property_exists(DUCKDB.column(table.properties), name)
-            if self._has(_rows_of_properties(table), exp.and_(self._is_event(event), has) if event else has):
+            has = self._engine.property_exists(self._engine.column(table.properties), name)
+            if self._has(self._rows_of_properties(table), exp.and_(self._is_event(event), has) if event else has):
                 return
         known = self._property_names(table, event)
         yield place, f"no {owner} has a property {name!r}; {nearest(name, known, 'it' if event else 'a user')}"
 
     def _is_event(self, name: str) -> exp.Expr:
-        return exp.EQ(this=DUCKDB.column(self._settings.events.event), expression=DUCKDB.text(name))
+        return exp.EQ(this=self._engine.column(self._settings.events.event), expression=self._engine.text(name))
 
     def _has(self, table: str, condition: exp.Expr) -> bool:
-        query = exp.select("1").from_(DUCKDB.table(table)).where(condition).limit(1).sql("duckdb")
-        if query not in self._found:
-            self._found[query] = self._con.execute(query).fetchone() is not None
-        return self._found[query]
+        query = exp.select(exp.Literal.number(1).as_("one")).from_(self._engine.table(table)).where(condition).limit(1)
+        key = query.sql()
+        if key not in self._found:
+            self._found[key] = bool(self._place.rows(query))
+        return self._found[key]
 
     def _event_names(self) -> list[str]:
         table = self._settings.events
-        column = DUCKDB.column(table.event)
-        query = exp.select(column).distinct().from_(DUCKDB.table(table.table)).order_by(column.copy())
-        return [str(name) for (name,) in self._con.execute(query.sql("duckdb")).fetchall() if name is not None]
+        column = self._engine.column(table.event)
+        query = exp.select(column).distinct().from_(self._engine.table(table.table)).order_by(column.copy())
+        return [str(name) for (name,) in self._place.rows(query) if name is not None]
 
     def _property_names(self, table: EventsTable | UsersTable, event: str | None) -> list[str]:
         own = self.columns[table.table]
         names = {name for name in own if Tables(self._settings, self.columns).column_of(table, name) is not None}
         if table.properties is None:
             return sorted(names)
-        column = DUCKDB.column(table.properties)
-        source = DUCKDB.table(_rows_of_properties(table))
-        rows = exp.select(exp.alias_(column, "found")).from_(source).limit(LOOKED_THROUGH)
+        column = self._engine.column(table.properties)
+        rows = exp.select(column).from_(self._engine.table(self._rows_of_properties(table)))
         if event:
             rows = rows.where(self._is_event(event))
-        query = f"select distinct unnest(try(json_keys(found))) from ({rows.sql('duckdb')})"
-        return sorted(names | {str(name) for (name,) in self._con.execute(query).fetchall()})
+        return sorted(names | self._place.keys(rows))
 
     # Models and segments
 
@@ -161,16 +151,17 @@ class Catalog:
             yield place, f"there is no model {name!r}; {nearest(name, self._settings.models, 'audiences.models')}"
             return
         try:
-            table = find_table(self._con, model.table)
+            table = self._place.find(model.table)
             column = table.column(model.column)
             table.column(model.identity)
         except TableError as error:
             yield place, f"audiences.models.{name}: {error}"
             return
-        yield from _misfit(name, _kinds(table)[column], asked, place)
+        yield from _misfit(name, self._place.kinds(table)[column], asked, place)
 
     def _heap_segments(self) -> dict[str, int]:
-        rows = self._con.execute("select name, segment_id from heap_segments order by name").fetchall()
+        with self._place.own() as con:
+            rows = con.execute("select name, segment_id from heap_segments order by name").fetchall()
         return {str(name): int(segment) for name, segment in rows}
 
     def _members(self, name: str, day: date) -> exp.Select:
@@ -183,28 +174,42 @@ class Catalog:
         if number is None:
             raise NoResultYet(f"Heap has told nothing of the segment {name!r} yet")
         column = exp.column("segment_id", quoted=True)
-        return _identities("segment_members", exp.EQ(this=column, expression=exp.Literal.number(number)))
+        return self._identities("segment_members", exp.EQ(this=column, expression=exp.Literal.number(number)))
 
     def _result_of(self, slug: str, name: str, day: date) -> exp.Select:
-        result = newest_result(self._con, slug, day)
+        with self._place.own() as con:
+            result = newest_result(con, slug, day)
         if result is None:
             raise NoResultYet(f"the audience {name!r} has no result of {day} or before: compute it first")
         audience = exp.EQ(this=exp.column("audience", quoted=True), expression=exp.Literal.string(slug))
         day_literal = exp.cast(exp.Literal.string(result.as_of.isoformat()), "date")
         of_day = exp.EQ(this=exp.column("as_of", quoted=True), expression=day_literal)
-        return _identities("audience_members", exp.and_(audience, of_day))
+        return self._identities("audience_members", exp.and_(audience, of_day))
 
     def _rows_of(self, source: MembersTable) -> exp.Select:
-        table = find_table(self._con, source.table)
-        column = DUCKDB.column(table.column(source.identity))
-        identity = DUCKDB.as_text(column)
+        table = self._place.find(source.table)
+        column = self._engine.column(table.column(source.identity))
+        identity = self._engine.as_text(column)
         there = exp.not_(exp.Is(this=column.copy(), expression=exp.null()))
-        return exp.select(exp.alias_(identity, "identity", quoted=True)).from_(DUCKDB.table(table.name)).where(there)
+        return (
+            exp.select(exp.alias_(identity, "identity", quoted=True)).from_(self._engine.table(table.name)).where(there)
+        )
+
+    def _identities(self, table: str, where: exp.Expr) -> exp.Select:
+        column, source = exp.column("identity", quoted=True), exp.to_identifier(table, quoted=True)
+        return self._place.identities(exp.select(column).from_(source).where(where))
+
+    def _rows_of_properties(self, table: EventsTable | UsersTable) -> str:
+        """Return where a property can be seen first: who the users are takes all of what was told of them."""
+        if isinstance(table, UsersTable) and self._place.told(table.table):
+            return table.table.replace("hub_users", "hub_traits")
+        return table.table
 
     def _known(self, settings: EventsTable | UsersTable) -> EventsTable | UsersTable:
         """Look at a table's columns; where it has no JSON, every property is a column."""
-        table = find_table(self._con, settings.table)
-        self.columns[settings.table] = _kinds(table)
+        table = self._place.find(settings.table)
+        settings = settings.model_copy(update={"table": table.name})
+        self.columns[table.name] = self._place.kinds(table)
         table.column(settings.identity)
         if isinstance(settings, EventsTable):
             table.column(settings.event)
@@ -214,25 +219,6 @@ class Catalog:
         if "properties" in settings.model_fields_set:
             table.column(settings.properties)
         return settings.model_copy(update={"properties": None})
-
-
-def _rows_of_properties(table: EventsTable | UsersTable) -> str:
-    """Return where a property can be seen first: who the users are takes all of what was told of them."""
-    return HUB_TRAITS if table.table == HUB_USERS else table.table
-
-
-def _identities(table: str, where: exp.Expr) -> exp.Select:
-    return exp.select(exp.column("identity", quoted=True)).from_(exp.to_identifier(table, quoted=True)).where(where)
-
-
-def _kinds(table: Table) -> dict[str, ColumnKind]:
-    return {name: _kind(type_name) for name, type_name in table.columns.items()}
-
-
-def _kind(type_name: str) -> ColumnKind:
-    if "[" in type_name:
-        return "other"
-    return next((kind for names, kind in KINDS if type_name.startswith(names)), "other")
 
 
 def _misfit(name: str, kind: ColumnKind, asked: Comparison, place: Location) -> Iterator[Missing]:

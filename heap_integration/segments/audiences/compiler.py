@@ -7,13 +7,14 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any, Literal
 
-from sqlglot import exp
+from sqlglot import exp, parse_one
 
 from heap_integration.segments.audiences.definition import Comparison, Event, Group, Happened, Once
 from heap_integration.segments.audiences.definition import Sequence as EventSequence
 from heap_integration.segments.audiences.dialects import Dialect, Engine
 from heap_integration.segments.audiences.settings import AudienceSettings, EventsTable, UsersTable
 from heap_integration.segments.audiences.values import Value, kind_of, moment
+from heap_integration.warehouse.publishing import USERS_OF_TRAITS
 
 ColumnKind = Literal["text", "number", "boolean", "time", "zoned time", "other"]
 IDENTITY = "identity"
@@ -43,12 +44,14 @@ class Tables:
     """What a definition is computed from.
 
     ``columns`` has the columns of tables that are known, by the table's name; of a table that isn't there, properties
-    are taken from the JSON. ``segments`` are selects of one column, the identities of each other segment.
+    are taken from the JSON. ``segments`` are selects of one column, the identities of each other segment. ``traits`` is
+    where the traits of the hub's users stand as they were told, where the users are the hub's.
     """
 
     settings: AudienceSettings
     columns: Mapping[str, Mapping[str, ColumnKind]] = field(default_factory=dict)
     segments: Mapping[str, exp.Select] = field(default_factory=dict)
+    traits: str | None = None
 
     def column_of(self, table: EventsTable | UsersTable, name: str) -> ColumnKind | None:
         """Return the type of the column that a property is, ``None`` where it is none."""
@@ -266,13 +269,28 @@ class _Compiler:
             .where(_exists(self.engine.column(table.identity)))
         )
 
-    def _users_table(self) -> exp.Table:
+    def _users_table(self) -> exp.Expr:
         """Return the users; the hub's own as they were known at the moment."""
         table = self.engine.table(self.tables.settings.users.table)
+        at = self.engine.moment(self.as_of, zoned=False)
         if self.engine.dialect == "duckdb" and self.tables.settings.users.table == HUB_USERS:
-            at = self.engine.moment(self.as_of, zoned=False)
             table.set("this", exp.Anonymous(this=HUB_USERS_AT, expressions=[at]))
+        elif self.tables.traits:
+            return self._put_together(self.tables.traits, at)
         return table
+
+    def _put_together(self, traits: str, at: exp.Expr) -> exp.Expr:
+        """Return the users put together from what was told of them before a moment."""
+        schema, _, name = traits.partition(".")
+        sql = USERS_OF_TRAITS.format(user_traits=f'"{schema}"."{name}"', before="where told_at < hub_moment()")
+
+        def fitted(node: exp.Expr) -> exp.Expr:
+            if isinstance(node, exp.Anonymous) and node.name.casefold() == "hub_moment":
+                return at
+            return self.engine.name(node.name) if isinstance(node, exp.Identifier) else node
+
+        users: exp.Expr = parse_one(sql, dialect="duckdb").transform(fitted)
+        return exp.alias_(exp.Subquery(this=users), "hub_users", table=True)
 
     def _model(self, name: str, asked: Comparison) -> _Part:
         model = self.tables.settings.models.get(name)

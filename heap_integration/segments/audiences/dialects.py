@@ -5,13 +5,16 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from datetime import datetime
-from typing import Literal, get_args
+from typing import get_args
 
 from sqlglot import exp
 
 from heap_integration.segments.audiences.values import MOMENT, NUMBER, OFFSET
+from heap_integration.warehouse.names import identifier
+from heap_integration.warehouse.systems.system import Dialect
 
-Dialect = Literal["duckdb", "postgres", "bigquery", "snowflake", "redshift", "tsql"]
+__all__ = ["DIALECTS", "Dialect", "Engine"]
+
 # The names that lead to a value.
 Path = tuple[str, ...]
 DIALECTS: tuple[Dialect, ...] = get_args(Dialect)
@@ -19,7 +22,6 @@ DIALECTS: tuple[Dialect, ...] = get_args(Dialect)
 # Where a path leads to the value, a name is a piece of the path.
 NOT_IN_A_PATH = re.compile(r'["\\\x00-\x1f]')
 NOT_A_NAME = re.compile(r"[.`\\\x00-\x1f]")
-SIMPLE = re.compile(r"[a-z_][a-z0-9_]*")
 
 
 class Engine:
@@ -41,8 +43,7 @@ class Engine:
         """
         if self.dialect == "bigquery" and NOT_A_NAME.search(name):
             raise ValueError(f"{name!r} can't be a name in {self.dialect}")
-        shown = name.upper() if self.dialect == "snowflake" and SIMPLE.fullmatch(name) else name
-        return exp.Identifier(this=shown, quoted=True)
+        return identifier(name, self.dialect)
 
     def table(self, dotted: str) -> exp.Table:
         """Return a table by its name, of up to three parts."""

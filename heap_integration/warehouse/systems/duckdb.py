@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from threading import Timer
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
 
 from heap_integration.settings import Name
+from heap_integration.warehouse.systems.arrow import empty, reader_of, within
 from heap_integration.warehouse.systems.system import (
     NO_LIMITS,
     Connection,
     Dialect,
+    LimitExceeded,
     Limits,
     QueryError,
     Schemas,
@@ -19,6 +23,7 @@ from heap_integration.warehouse.systems.system import (
 from heap_integration.warehouse.tables import quoted
 
 if TYPE_CHECKING:
+    import duckdb
     import pyarrow as pa
 
     from heap_integration.warehouse.duck import Warehouse
@@ -48,16 +53,28 @@ class DuckDBSettings(WarehouseSettings):
         from heap_integration.warehouse.duck import Warehouse
 
         own = surroundings.own
-        return DuckDBConnection(own if own.url == self.url else Warehouse(self.url, own.ample_mb))
+        return DuckDBConnection(own if own.url == self.url else Warehouse(self.url, own.ample_mb, holds_own_tables=False))
 
     def dbt_output(self, surroundings: Surroundings) -> dict[str, Any]:
-        """Return dbt's profile: the file, in UTC, within the memory that the environment allows."""
+        """Return dbt's profile: the file under the name by which the hub attaches it, so that views work for both.
+
+        It is in UTC, and within the memory that the environment allows; what doesn't fit waits beside the file.
+        """
+        path = self.url.removeprefix("duckdb:///")
         return {
             "type": "duckdb",
-            "path": self.url.removeprefix("duckdb:///"),
+            "path": ":memory:",
+            "database": "hub",
+            "attach": [{"path": path, "alias": "hub"}],
             "schema": self.schemas().models,
             "threads": 1,
-            "settings": {"memory_limit": f"{surroundings.own.ample_mb}MB", "threads": 2, "TimeZone": "UTC"},
+            "config_options": {
+                "memory_limit": f"{surroundings.own.ample_mb}MB",
+                "threads": 2,
+                "temp_directory": f"{path}.waiting-models",
+                "preserve_insertion_order": "false",
+            },
+            "settings": {"TimeZone": "UTC"},
         }
 
 
@@ -66,6 +83,8 @@ class DuckDBConnection:
 
     def __init__(self, warehouse: Warehouse) -> None:
         self.warehouse = warehouse
+        self._readers = 0
+        self._writing = False
 
     def __enter__(self) -> Self:
         return self
@@ -77,24 +96,16 @@ class DuckDBConnection:
         self, sql: str, params: Sequence[object] = (), *, limits: Limits = NO_LIMITS
     ) -> Iterator[pa.RecordBatch]:
         """Run one read-only statement; the file is open for reading until its last row is taken."""
-        import duckdb
-
-        with self.warehouse.read(ample=True) as con:
-            try:
-                yield from con.execute(sql, list(params)).to_arrow_reader(BATCH_ROWS)
-            except duckdb.Error as error:
-                raise QueryError(str(error)) from error
+        with self._reader(), self.warehouse.read(ample=True) as con, _in_words(), _stopwatch(con, limits):
+            reader = con.execute(_query(con, sql), list(params)).to_arrow_reader(BATCH_ROWS)
+            yield empty(reader.schema)
+            yield from within(reader, limits)
 
     def run(self, statements: Sequence[str]) -> None:
         """Run statements in one transaction."""
-        import duckdb
-
-        with self.warehouse.write(ample=True) as con:
-            try:
-                for statement in statements:
-                    con.execute(statement)
-            except duckdb.Error as error:
-                raise QueryError(str(error)) from error
+        with self._writer(), _in_words(), self.warehouse.write(ample=True) as con:
+            for statement in statements:
+                con.execute(statement)
 
     def tables(self, schema: str) -> list[str]:
         """Return the tables and views of a schema."""
@@ -118,16 +129,84 @@ class DuckDBConnection:
 
     def load(self, schema: str, table: str, batches: Iterable[pa.RecordBatch], columns: pa.Schema) -> int:
         """Put rows into a new table in place of one of that name."""
-        import pyarrow as pa
-
-        rows_to_come = pa.RecordBatchReader.from_batches(columns, batches)
         place = f"{quoted(schema)}.{quoted(table)}"
-        with self.warehouse.write(ample=True) as con:
+        with (
+            self._writer(),
+            reader_of(batches, columns) as rows,
+            _in_words(),
+            self.warehouse.write(ample=True) as con,
+        ):
             con.execute(f"create schema if not exists {quoted(schema)}")
-            con.register("rows_to_come", rows_to_come)
+            con.register("rows_to_come", rows)
             con.execute(f"create or replace table {place} as from rows_to_come")
-            (rows,) = con.execute(f"select count(*) from {place}").fetchone() or (0,)
-        return int(rows)
+            (count,) = con.execute(f"select count(*) from {place}").fetchone() or (0,)
+        return int(count)
 
     def close(self) -> None:
         """Nothing is open between two statements."""
+
+    # Who reads and writes at a time would wait for its own lock, for ever.
+
+    @contextmanager
+    def _reader(self) -> Iterator[None]:
+        if self._writing:
+            raise RuntimeError("rows can't be read from a DuckDB file while some are written to it: write first")
+        self._readers += 1
+        try:
+            yield
+        finally:
+            self._readers -= 1
+
+    @contextmanager
+    def _writer(self) -> Iterator[None]:
+        if self._readers or self._writing:
+            raise RuntimeError("a DuckDB file can't be written to while a query of it is read: take all rows first")
+        self._writing = True
+        try:
+            yield
+        finally:
+            self._writing = False
+
+
+def _query(con: duckdb.DuckDBPyConnection, sql: str) -> duckdb.Statement:
+    import duckdb
+
+    statements = con.extract_statements(sql)
+    if len(statements) != 1:
+        raise QueryError(f"there are {len(statements)} statements: one at a time can be run")
+    if statements[0].type != duckdb.StatementType.SELECT:
+        raise QueryError(f"the statement is {statements[0].type.name}: only queries can be run")
+    return statements[0]
+
+
+@contextmanager
+def _stopwatch(con: duckdb.DuckDBPyConnection, limits: Limits) -> Iterator[None]:
+    if limits.seconds is None:
+        yield
+        return
+    timer = Timer(limits.seconds, con.interrupt)
+    timer.start()
+    try:
+        yield
+    except QueryError:
+        raise
+    except Exception as error:
+        if timer.finished.is_set():
+            raise LimitExceeded(f"the query has taken longer than {limits.seconds:g} seconds") from error
+        raise
+    finally:
+        timer.cancel()
+        timer.join()
+
+
+@contextmanager
+def _in_words() -> Iterator[None]:
+    import duckdb
+    import pyarrow as pa
+
+    try:
+        yield
+    except duckdb.OutOfMemoryException:
+        raise
+    except (duckdb.Error, pa.ArrowException) as error:
+        raise QueryError(str(error)) from error

@@ -72,7 +72,8 @@ class Connection(Protocol):
     ) -> Iterator[pa.RecordBatch]:
         """Run one read-only statement and yield its rows as they come; ``?`` stands for each parameter.
 
-        Even a result without rows yields a batch, so that its columns are known.
+        Even a result without rows yields a batch, so that its columns are known. Until the last row is taken, or the
+        iterator closed, nothing else should be asked of the connection: a DuckDB file can't be written to.
 
         Raises:
             LimitExceeded: there are more rows than allowed, or it took too long.
@@ -95,7 +96,12 @@ class Connection(Protocol):
     def load(self, schema: str, table: str, batches: Iterable[pa.RecordBatch], columns: pa.Schema) -> int:
         """Put rows into a new table in place of one of that name, and return how many; the schema is made.
 
-        Not atomic: it is for tables that nobody reads yet, which ``run`` then puts to use.
+        Not atomic: it is for tables that nobody reads yet, which ``run`` then puts to use. The rows may not come out of
+        a query of the same connection: for that there is ``run``. What goes wrong in making them is raised as it is.
+        Lists, structs and maps become JSON as text, except in DuckDB.
+
+        Raises:
+            QueryError: the warehouse refuses them.
         """
 
     def close(self) -> None:

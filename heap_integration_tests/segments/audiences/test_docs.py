@@ -19,6 +19,7 @@ from heap_integration.segments.audiences.audience import Audience
 from heap_integration.segments.audiences.compiler import Tables, compiled
 from heap_integration.segments.audiences.definition import OPERATORS, AudienceDefinition, Group, load_definition
 from heap_integration.segments.audiences.dialects import DIALECTS
+from heap_integration.segments.audiences.places import OwnPlace
 from heap_integration.segments.audiences.settings import AudienceSettings, UsersTable
 from heap_integration.warehouse import Warehouse
 
@@ -97,7 +98,7 @@ def test_the_mistakes_shown_are_told_in_these_words(tmp_path: Path, monkeypatch:
             )
         events: Any = {"table": "happened"}
         with pytest.raises(EnvironmentProblems) as caught, warehouse.read() as con:
-            Audience.load(file, "shown", AudienceSettings(events=events)).check(con)
+            Audience.load(file, "shown", AudienceSettings(events=events)).check(OwnPlace(con))
         return str(caught.value)
 
     assert told(shown.replace("Add to Cart", "Add to Card")) == unknown_event

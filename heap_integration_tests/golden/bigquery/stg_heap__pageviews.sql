@@ -1,0 +1,61 @@
+select
+        event_id,
+        'pageviews' as event_table_name,
+        'Pageview' as event_name,
+        resolved_user_id as user_id,
+        session_id,
+        `time` as occurred_at,
+        coalesce(`_hub_dump`, 0) as arrived,
+        case when `domain` is null then null else `domain` || coalesce(`path`, '') || case when `query` is null or `query` = '' then '' when `query` like '?%' then `query` else '?' || `query` end end as page_url,
+        title as page_title,
+        referrer,
+        utm_source,
+        utm_medium,
+        utm_campaign,
+        utm_term,
+        utm_content,
+        platform,
+        device_type,
+        browser,
+        country,
+        region,
+        city,
+        properties
+    from (
+        select
+            told.*,
+            coalesce(migrations.to_user_id, told.user_id) as resolved_user_id,
+            row_number() over (
+                partition by told.event_id order by coalesce(told.`_hub_dump`, 0) desc, told.`time`
+            ) as nth
+        from (
+            select
+        cast(`event_id` as string) as `event_id`,
+        cast(`user_id` as string) as `user_id`,
+        cast(`session_id` as string) as `session_id`,
+        cast(`time` as timestamp) as `time`,
+        cast(`library` as string) as `library`,
+        cast(`platform` as string) as `platform`,
+        cast(null as string) as `device_type`,
+        cast(`browser` as string) as `browser`,
+        cast(`country` as string) as `country`,
+        cast(null as string) as `region`,
+        cast(null as string) as `city`,
+        cast(`referrer` as string) as `referrer`,
+        cast(`domain` as string) as `domain`,
+        cast(`path` as string) as `path`,
+        cast(`query` as string) as `query`,
+        cast(`title` as string) as `title`,
+        cast(null as string) as `utm_source`,
+        cast(null as string) as `utm_medium`,
+        cast(null as string) as `utm_campaign`,
+        cast(null as string) as `utm_term`,
+        cast(null as string) as `utm_content`,
+        cast(`_hub_dump` as bigint) as `_hub_dump`,
+        to_json_string(json_strip_nulls(to_json(struct(cast(`plan_seen` as string) as `plan_seen`)))) as properties
+    from `heap`.`shop_heap_connect`.`pageviews`
+        ) as told
+        left join `heap`.`shop_models`.`stg_heap__user_migrations` as migrations on migrations.from_user_id = told.user_id
+        where told.event_id is not null
+    ) as ranked
+    where nth = 1

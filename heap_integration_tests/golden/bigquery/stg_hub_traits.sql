@@ -1,0 +1,8 @@
+select
+    identity as user_id,
+    json_value(properties, '$."email"') as email,
+    json_value(properties, '$."account_id"') as account_id,
+    json_value(properties, '$."plan"') as plan_level,
+    safe_cast(json_value(properties, '$."created_at"') as timestamp) as joined_at,
+    properties
+from `heap`.`shop_hub`.`hub_users`
