@@ -36,7 +36,7 @@ from heap_integration.environment import (
 )
 from heap_integration.environment_yaml import Location
 from heap_integration.events.mapping import MappingError, load_mapping
-from heap_integration.heap_connect.settings import TablesSettings
+from heap_integration.heap_connect.settings import DumpsSettings, TablesSettings
 from heap_integration.hub import Hub
 from heap_integration.pulled import UNREADABLE_ERRORS, PulledFiles, PulledTable
 from heap_integration.store import Store, StoreError
@@ -369,7 +369,7 @@ def _homes(environment: Environment, variables: Mapping[str, str]) -> Iterator[t
             yield f"export {export.name}", partial(_remote_warehouse, environment, export.to, variables)
     dumps = connect.s3
     if dumps and dumps.enabled and _has(variables, [dumps.credentials] if dumps.credentials else []):
-        yield "Heap Connect bucket", partial(_bucket, environment, variables)
+        yield "Heap Connect bucket", partial(_bucket, dumps, variables)
     if connect.tables and _has(variables, warehouse.secrets().values()):
         yield "Heap Connect tables", partial(_heap_tables, environment, connect.tables, variables)
 
@@ -405,16 +405,18 @@ def _heap_tables(environment: Environment, tables: TablesSettings, variables: Ma
     return f"{len(found)} tables of Heap are there"
 
 
-def _bucket(environment: Environment, variables: Mapping[str, str]) -> str:
+def _bucket(dumps: DumpsSettings, variables: Mapping[str, str]) -> str:
     from heap_integration.events.sources.storage import StorageError
-    from heap_integration.heap_connect.importer import dumps_in
+    from heap_integration.heap_connect.importer import dumps_in, manifests_of
 
-    dumps = environment.heap_connect.s3
     try:
-        found = len(dumps_in(dumps, variables)) if dumps else 0
+        found = len(dumps_in(dumps, variables))
     except (StorageError, OSError) as error:
         raise Failed(f"can't be listed: {error}", "grant s3:ListBucket and s3:GetObject on Heap's bucket") from None
-    return f"{found} dumps are complete" if found else "no dump is there yet; Heap writes one a day"
+    if not found:
+        advice = "check heap_connect.s3.bucket; Heap writes the first dump within a day of being connected"
+        raise Failed(f"no manifest of a dump is in {manifests_of(dumps)}", advice)
+    return f"{found} dumps are complete"
 
 
 def _warehouse(url: str) -> str:

@@ -41,6 +41,8 @@ def disagreements(data: Any) -> Iterator[InitErrorDetails]:
     for index, segment in _mappings(whole.get("segments")):
         if segment.get("from") == FROM_HEAP and not has_sync:
             yield _wrong("needs heap.segment_sync, which is missing", "segments", index, "from")
+    for index, first, _ in _repeated(_mappings(_mapping(whole.get("models")).get("funnels")), str):
+        yield _wrong(f"is the name of funnels[{first}]: each needs its own", "models", "funnels", index, "name")
     yield from _beyond_the_plan(whole)
     yield from _repeated_exports(whole)
     yield from _repeated_webhooks(_mapping(whole.get("destinations")))

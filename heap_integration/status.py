@@ -9,6 +9,8 @@ from heap_integration.delivery.ledger import Ledger
 from heap_integration.delivery.pace import Pace
 from heap_integration.delivery.records import Window
 from heap_integration.events.outbound import FLOW
+from heap_integration.exports.quota import Quota
+from heap_integration.heap.plans import PLANS
 from heap_integration.hub import Hub
 from heap_integration.routes import routes
 from heap_integration.segments.heap_segments import waiting_pages
@@ -17,7 +19,7 @@ from heap_integration.warehouse.memberships import acknowledged_changes, baselin
 
 
 def read_status(hub: Hub) -> dict[str, Any]:
-    """Return counts since the beginning, reasons, the last sync of each segment, and the quota used."""
+    """Return counts since the beginning, reasons, the last sync of each segment, the quota used, the exports' month."""
     balance = hub.balance()
     with hub.warehouse.read() as con:
         why = reasons(con)
@@ -44,12 +46,26 @@ def read_status(hub: Hub) -> dict[str, Any]:
             "events_last_minute": Pace(hub.store, FLOW, [window]).used(window),
             "events_this_month": Ledger(hub.store, FLOW).sent_since(month.timestamp()),
         },
+        "exports": _exports(hub),
         "members": {"added": added, "removed": removed, "updated": updated, "now": held},
         "waiting": {
             "landed segments": len(hub.arrivals.waiting()),
             "files and tables": len(waiting),
             "segment pages": waiting_pages(hub.store)[0],
         },
+    }
+
+
+def _exports(hub: Hub) -> dict[str, Any] | None:
+    """Return the plan's month as the exports have left it; no warehouse is asked."""
+    if not any(export.enabled for export in hub.environment.exports):
+        return None
+    outlook = Quota(hub.store, PLANS[hub.environment.heap.plan]).outlook(datetime.now(UTC))
+    return {
+        "month": outlook.month,
+        "rows": outlook.rows,
+        "limit": outlook.plan.rows_a_month,
+        "warning": outlook.warning,
     }
 
 

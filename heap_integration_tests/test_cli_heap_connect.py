@@ -24,7 +24,7 @@ def project(tmp_path: Path) -> Path:
 
 
 def test_dumps_are_imported_once_and_told_of(project: Path) -> None:
-    assert run(project, "dumps", "test", "--json").json == {"waiting": [852, 853], "tables": []}
+    assert run(project, "dumps", "test", "--json").json == {"in_bucket": True, "waiting": [852, 853], "tables": []}
 
     answer = run(project, "import-dumps", "test")
     told = answer.out.decode()
@@ -51,6 +51,15 @@ def test_a_broken_dump_ends_the_command_and_those_before_it_are_loaded(project: 
     assert [report["dump_id"] for report in answer.json["dumps"]] == [852]
     assert "sync_853/click/part-00000" in answer.json["stopped"]
     assert "Nothing of this dump is loaded" in answer.err
+
+
+def test_a_bucket_without_manifests_is_told(project: Path) -> None:
+    (project / BUCKET).rename(project / "elsewhere")
+    assert not run(project, "dumps", "test", "--json").json["in_bucket"]
+    for answer in (run(project, "dumps", "test"), run(project, "import-dumps", "test")):
+        assert f"no manifest of a dump is in {project}/{BUCKET}/manifests" in answer.out.decode() + answer.err
+    checked = run(project, "check", "test")
+    assert (checked.code, "check heap_connect.s3.bucket" in checked.out.decode() + checked.err) == (1, True)
 
 
 def test_without_a_bucket_the_command_says_what_is_missing(tmp_path: Path) -> None:

@@ -256,9 +256,13 @@ def parse(command: Any, name: str, arguments: list[str], parent: Any = None) -> 
 
 
 def python_takes(arguments: list[str]) -> None:
-    if arguments[0] != "-c":
-        script = (ROOT / arguments[0]).read_text()
-        assert all(f'"{option}"' in script for option in arguments if option.startswith("--"))
+    program, *options = arguments
+    if program == "-m":
+        module, *options = options
+        program = f"{module.replace('.', '/')}.py"
+    if program != "-c":
+        script = (ROOT / program).read_text()
+        assert all(f'"{option}"' in script for option in options if option.startswith("--"))
 
 
 def copies(arguments: list[str]) -> None:
@@ -275,10 +279,17 @@ def test_the_table_of_commands_is_the_command_lines() -> None:
 
 
 def test_the_options_the_docs_name_exist() -> None:
-    commands = command_line().commands.values()
-    known = {option for command in commands for parameter in command.params for option in parameter.opts}
+    known = {option for command in commands(command_line()) for each in command.params for option in each.opts}
     named = {span.split()[0] for page in PAGES for span in spans(page) if span.startswith("--")}
     assert named <= known
+
+
+def commands(group: Any) -> Iterator[Any]:
+    """Yield the commands of a group and of the groups within it."""
+    for command in group.commands.values():
+        yield command
+        if hasattr(command, "commands"):
+            yield from commands(command)
 
 
 def fields(model: type[BaseModel], prefix: str = "") -> Iterator[tuple[str, Any]]:
@@ -317,11 +328,10 @@ def default_text(field: Any) -> str:
         return "–"
     if isinstance(default, bool):
         return f"`{str(default).lower()}`"
-    if default == "":
-        return '`""`'
     if isinstance(default, tuple):
         return f"`[{', '.join(each.name if isinstance(each, BaseModel) else each for each in default)}]`"
-    return f"`{default.isoformat() if isinstance(default, date) else default}`"
+    text = default.isoformat() if isinstance(default, date) else str(default)
+    return f"`{text}`" if text else '`""`'
 
 
 def test_the_fields_of_an_environment_are_the_models_with_their_defaults() -> None:

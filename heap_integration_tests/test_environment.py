@@ -346,6 +346,15 @@ def test_models_of_heaps_events_need_heaps_data() -> None:
     ]
 
 
+def test_each_funnel_has_a_name_of_its_own() -> None:
+    text = """
+        heap: {app_id: "10"}
+        models:
+          funnels: [{name: buy, steps: [A, B]}, {name: try, steps: [A, C]}, {name: buy, steps: [A, D]}]
+        """
+    assert mistakes(text) == ["3: models.funnels[2].name: is the name of funnels[0]: each needs its own"]
+
+
 def test_environments_in_one_database_have_schemas_of_their_own_unless_they_are_told_the_same() -> None:
     text = """
         heap: {{app_id: "{number}"}}

@@ -69,16 +69,19 @@ def _dumps(env: Environment) -> Family:
         from heap_integration.heap_connect.importer import DumpError
 
         reports: list[DumpReport] = []
+        broken = ""
         with store.hub(env) as hub, hub.dump_importer() as importer:
             try:
                 for dump in importer.waiting():
                     reports.append(importer.apply(dump))
                     context.log.info(_words(reports[-1]))
-            except DumpError as broken:
-                raise dg.Failure(str(broken), allow_retries=False) from None
+            except DumpError as error:
+                broken = str(error)
             standing = importer.tables()
-        context.log.info(f"{len(reports)} dumps were loaded" if reports else "no new dump")
+        context.log.info(f"{len(reports)} dumps were loaded" if reports else "no dump was loaded")
         yield from _results(env, reports, standing)
+        if broken:
+            raise dg.Failure(f"{broken}. Nothing of this dump is loaded, and later ones wait.", allow_retries=False)
 
     job = dg.define_asset_job(
         "import_dumps",

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, date, datetime
+from enum import StrEnum
 from functools import cached_property
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
@@ -34,10 +35,17 @@ UNIQUE_ID = "dagster_dbt/unique_id"
 OF_HEAP = "fqn:heap_integration.staging.heap"
 
 
+class Days(StrEnum):
+    """Which days a run computes of the models that are kept by day."""
+
+    partitions = "partitions"
+    changed = "changed"
+
+
 class ModelsConfig(dg.Config):
     """Which days the models kept by day compute anew, and about which day all others are."""
 
-    days: str = "partitions"
+    days: Days = Days.partitions
     """partitions: those of the run. changed: all whose events have changed since."""
 
     as_of: str = ""
@@ -187,8 +195,8 @@ class _Run:
         return self.project.build(
             self._selected(),
             exclude=_left_out(self.env),
-            as_of=date.fromisoformat(config.as_of) if config.as_of else None,
-            days=self._days() if config.days == "partitions" else None,
+            as_of=_day(config.as_of) if config.as_of else None,
+            days=self._days() if config.days is Days.partitions else None,
             full_refresh=config.full_refresh,
             tests=bool(self.checks),
             progress=self._tell,
@@ -214,7 +222,7 @@ class _Run:
 
     def _tell_days(self, made: "Made") -> None:
         """Record the days that were computed though the run wasn't asked for them: their events had changed."""
-        asked = self.context.partition_keys if self.context.has_partition_key_range else ()
+        asked = self.context.partition_keys if self._is_by_day() else ()
         days = days_of(self.env)
         for node in made.by_day():
             for day in made.days_since(node, self.started):
@@ -234,17 +242,31 @@ class _Run:
                 )
 
     def _selected(self) -> Sequence[str]:
-        keys = self.context.selected_asset_keys
-        return () if keys == set(self.context.assets_def.keys) else sorted(key.path[-1] for key in keys)
+        if not self.context.assets_def.is_subset:
+            return ()
+        return sorted(key.path[-1] for key in self.context.selected_asset_keys)
 
     def _days(self) -> tuple[date, date] | None:
-        if not self.context.has_partition_key_range:
+        if not self._is_by_day():
             return None
         days = self.context.partition_key_range
         return date.fromisoformat(days.start), date.fromisoformat(days.end)
 
+    def _is_by_day(self) -> bool:
+        # One partition alone is no range in Dagster's words.
+        return bool(self.context.has_partition_key or self.context.has_partition_key_range)
+
     def _tell(self, result: "NodeResult") -> None:
-        self.context.log.info(f"{result.kind} {result.name}: {result.status} in {result.seconds:.1f} s")
+        tell = self.context.log.error if result.has_failed else self.context.log.info
+        tell(f"{result.kind} {result.name}: {result.status} in {result.seconds:.1f} s")
+
+
+def _day(given: str) -> date:
+    try:
+        return date.fromisoformat(given)
+    except ValueError:
+        message = f"as_of is {given!r}: wanted is a day such as 2026-01-31, or nothing for today"
+        raise dg.Failure(message, allow_retries=False) from None
 
 
 class Made:

@@ -83,6 +83,11 @@ def status(environment: EnvironmentOption, as_json: JsonOption = False) -> None:
         f"Quota: {quota['events_last_minute']:,} of {quota['events_per_minute']:,} events in the last minute, "
         f"{quota['events_this_month']:,} this month."
     )
+    if exports := report["exports"]:
+        allowed = f" of {exports['limit']:,}" if exports["limit"] else ""
+        out.print(f"Exports: {exports['rows']:,}{allowed} rows in {exports['month']}.")
+        if exports["warning"]:
+            out.print(f"[yellow]{plain(exports['warning'])}[/]", highlight=False)
     out.print("Waiting: " + ", ".join(f"{count:,} {name}" for name, count in report["waiting"].items()) + ".")
     for problem in report["unreadable"]:
         err.print(f"[red]can't be read:[/] {plain(problem)}")

@@ -32,7 +32,7 @@ def import_dumps(environment: EnvironmentArgument, as_json: JsonOption = False) 
     """Load the dumps of Heap Connect that are complete and not loaded yet, in their order; each is all there or not."""
     from heap_integration.heap_connect.importer import DumpError
 
-    reports, broken = [], ""
+    reports, broken, nothing = [], "", "no dump is waiting"
     with open_environment(environment) as hub, hub.dump_importer() as importer, progress(as_json) as show:
         for dump in importer.waiting():
             read = 0
@@ -49,10 +49,12 @@ def import_dumps(environment: EnvironmentArgument, as_json: JsonOption = False) 
                 break
             if not as_json:
                 _print(reports[-1])
+        if not reports and not broken and not importer.listed():
+            nothing = importer.nothing_there
     if as_json:
         print_json({"dumps": [asdict(report) for report in reports], "stopped": broken or None})
     elif not reports and not broken:
-        err.print("no dump is waiting")
+        err.print(plain(nothing), highlight=False)
     if broken:
         end(FAILURE, f"{broken}. Nothing of this dump is loaded, and later ones wait for it.")
 
@@ -62,10 +64,14 @@ def dumps(environment: EnvironmentArgument, as_json: JsonOption = False) -> None
     """Tell which dumps wait, and from which dump each of Heap's tables is."""
     with open_environment(environment) as hub, hub.dump_importer() as importer:
         waiting, tables = [dump.dump_id for dump in importer.waiting()], importer.tables()
+        found, nothing = len(waiting) or len(importer.listed()), importer.nothing_there
     if as_json:
-        print_json({"waiting": waiting, "tables": [asdict(table) for table in tables]})
+        print_json({"in_bucket": found > 0, "waiting": waiting, "tables": [asdict(table) for table in tables]})
         return
-    out.print(f"{len(waiting)} waiting{': ' + ', '.join(map(str, waiting)) if waiting else ''}")
+    if found:
+        out.print(f"{len(waiting)} waiting{': ' + ', '.join(map(str, waiting)) if waiting else ''}")
+    else:
+        out.print(plain(nothing), highlight=False)
     shown = Table("table", "dump", "whole since dump", "rows", "loaded (UTC)")
     for table in sorted(tables, key=lambda table: table.name):
         since = "–" if table.replaced_by is None else str(table.replaced_by)

@@ -69,7 +69,7 @@ def build(
         report = hub.models().build(
             select or (), as_of=_day("--as-of", as_of), days=days, full_refresh=full_refresh, progress=tell
         )
-    _print(report, as_json)
+    _print(_found(report, select, environment), as_json)
 
 
 @models.command(name="test")
@@ -77,7 +77,7 @@ def run_tests(environment: EnvironmentArgument, select: SelectOption = None, as_
     """Run the tests of the models as their tables are."""
     with open_environment(environment) as hub:
         report = hub.models().test(select or ())
-    _print(report, as_json)
+    _print(_found(report, select, environment), as_json)
 
 
 @models.command(name="list")
@@ -93,6 +93,12 @@ def list_models(environment: EnvironmentArgument, as_json: JsonOption = False) -
         kept = "by day" if model.is_by_day else model.materialized
         table.add_row(model.name, model.layer, kept, plain(model.description))
     out.print(table)
+
+
+def _found(report: ModelsReport, select: list[str] | None, environment: str) -> ModelsReport:
+    if select and not report.results:
+        raise ValueError(f"nothing is called {' '.join(select)}; see heap-integration models list {environment}")
+    return report
 
 
 def _print(report: ModelsReport, as_json: bool) -> None:

@@ -86,7 +86,7 @@ def _table(entry: Any, place: str) -> DumpTable:
     if not isinstance(entry, dict):
         raise BadManifest(f"{place} is not an object")
     name, incremental = entry.get("name"), entry.get("incremental")
-    if not isinstance(name, str) or not name or name.startswith(OWN_PREFIX):
+    if not isinstance(name, str) or not name or name.casefold().startswith(OWN_PREFIX):
         raise BadManifest(f"{place}.name is {name!r}: no name of a table of Heap's")
     if not isinstance(incremental, bool):
         raise BadManifest(f"{place}.incremental is {incremental!r}: neither true nor false")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from types import TracebackType
@@ -33,6 +34,7 @@ class ConnectSql:
 
     def __init__(self, url: str, key: str, client: httpx.Client | None = None) -> None:
         self._address = f"{url.rstrip('/')}{PATH}"
+        self._key = key
         self._headers = {"authorization": f"Bearer {key}", "content-type": "application/json"}
         self._client = client or httpx.Client()
 
@@ -49,7 +51,7 @@ class ConnectSql:
         self._client.close()
 
     def ask(self, sql: str, seconds: float) -> Answer:
-        """Return the answer to one query, which may let up to ``seconds`` pass between two signs of life.
+        """Return the answer to one query, all of which must be there within ``seconds``.
 
         The rows may be lists beside ``columns``, or objects, whose keys are the columns; under ``rows``, ``data`` or
         ``results``, or the whole answer.
@@ -57,21 +59,31 @@ class ConnectSql:
         Raises:
             ConnectSqlError: there is no answer, a refusal, or none that can be read.
         """
-        timeout = httpx.Timeout(seconds, connect=CONNECT_SECONDS)
-        body = orjson.dumps({"query": sql})
         try:
-            answer = self._client.post(self._address, content=body, headers=self._headers, timeout=timeout)
+            answer, content = self._posted(orjson.dumps({"query": sql}), seconds)
         except httpx.TimeoutException as error:
             raise ConnectSqlError(f"no answer from {self._address} within {seconds:g} seconds") from error
         except httpx.RequestError as error:
             raise ConnectSqlError(f"no answer from {self._address}: {error or type(error).__name__}") from error
         if not answer.is_success:
-            raise ConnectSqlError(_refusal(answer))
-        return _read(answer.content)
+            raise ConnectSqlError(_refusal(answer, content.decode(errors="replace").replace(self._key, "***")))
+        return _read(content)
+
+    def _posted(self, body: bytes, seconds: float) -> tuple[httpx.Response, bytes]:
+        end = time.monotonic() + seconds
+        timeout = httpx.Timeout(seconds, connect=min(seconds, CONNECT_SECONDS))
+        pieces = []
+        with self._client.stream("POST", self._address, content=body, headers=self._headers, timeout=timeout) as answer:
+            # the timeout alone counts each silence anew
+            for piece in answer.iter_bytes():
+                pieces.append(piece)
+                if time.monotonic() > end:
+                    raise httpx.ReadTimeout("the time is over")
+        return answer, b"".join(pieces)
 
 
-def _refusal(answer: httpx.Response) -> str:
-    told = "".join(letter if letter.isprintable() else " " for letter in answer.text[:300]).strip()
+def _refusal(answer: httpx.Response, text: str) -> str:
+    told = "".join(letter if letter.isprintable() else " " for letter in text[:300]).strip()
     words = f"Connect SQL answered {answer.status_code}: {told or answer.reason_phrase}"
     if answer.status_code in (codes.UNAUTHORIZED, codes.FORBIDDEN):
         return f"{words}. Check the key of heap_connect.api"

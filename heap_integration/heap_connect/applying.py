@@ -222,6 +222,8 @@ class _Changes:
             return []
         if target.dialect == "duckdb":
             return [f"alter table {self.place} alter column {name(each)} type {kind}" for each, kind in wider.items()]
+        if target.dialect in ("postgres", "redshift"):
+            return self._new_columns(wider)
         values = [
             f"cast({name(each)} as {wider[each]}) as {name(each)}" if each in wider else name(each)
             for each in self.there
@@ -230,20 +232,27 @@ class _Changes:
         rows = f"select {', '.join([*values, *gained])} from {self.place}"
         if target.dialect in ("bigquery", "snowflake"):
             return [f"create or replace table {self.place} as {rows}"]
-        following = target.place(_NEXT)
-        if target.dialect == "tsql":
-            renamed = f"rename object {self.place} to {name(_NEXT + '_old')}"
-            return [
-                f"create table {following}{self._spread} as {rows}",
-                renamed,
-                f"rename object {following} to {name(self.staged.table.name)}",
-                f"drop table {target.place(_NEXT + '_old')}",
-            ]
-        # Views stand on a table and not on its name. They go with it, and the next run of the models makes them again.
+        following, old = target.place(_NEXT), f"{_NEXT}_old"
         return [
-            f"create table {following} as {rows}",
-            f"drop table {self.place} cascade",
-            f"alter table {following} rename to {name(self.staged.table.name)}",
+            f"create table {following}{self._spread} as {rows}",
+            f"rename object {self.place} to {name(old)}",
+            f"rename object {following} to {name(self.staged.table.name)}",
+            f"drop table {target.place(old)}",
+        ]
+
+    def _new_columns(self, wider: Mapping[str, str]) -> list[str]:
+        """Put new columns in the place of old ones: rights stay, and so do the views that don't name these columns.
+
+        The others go with them, and the next run of the models makes them again.
+        """
+        name = self.target.name
+        new = {each: name(f"{_NEXT}_{number}") for number, each in enumerate(wider)}
+        values = ", ".join(f"{new[each]} = cast({name(each)} as {kind})" for each, kind in wider.items())
+        return [
+            *(self._added(f"{_NEXT}_{number}", kind) for number, kind in enumerate(wider.values())),
+            f"update {self.place} set {values} where 1 = 1",
+            *(f"alter table {self.place} drop column {name(each)} cascade" for each in wider),
+            *(f"alter table {self.place} rename column {new[each]} to {name(each)}" for each in wider),
         ]
 
     def _added(self, column: str, kind: str) -> str:

@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from hashlib import blake2b
 from pathlib import Path
 from typing import Any, BinaryIO
 
 import orjson
+
+from heap_integration.heap.connect_dumps import OWN_PREFIX
 
 _MAGIC = b"Obj\x01"
 _SYNC_BYTES = 16
 _LARGEST_HEADER = 1 << 24
 _LARGEST_BLOCK = 1 << 30
 PIECE_BYTES = 8 << 20
+# PostgreSQL cuts a longer name, and takes what is alike until there for one
+LONGEST_NAME = 63
 
 
 class BrokenFile(ValueError):
@@ -23,7 +28,7 @@ class BrokenFile(ValueError):
 
 @dataclass(frozen=True)
 class Field:
-    """A column of a file: its name, made unique where two differ in case alone, and whether a value can stand there."""
+    """A column of a file: the name by which warehouses know it, and whether a value can stand there."""
 
     name: str
     has_values: bool
@@ -112,18 +117,30 @@ def _schema(text: bytes) -> tuple[dict[str, Any], tuple[Field, ...]]:
     return {"type": "record", "name": "row", "fields": columns}, fields
 
 
-def unique(names: list[str]) -> list[str]:
-    """Return names of which no two differ in case alone: warehouses take those for one."""
+def unique(names: Iterable[str]) -> list[str]:
+    """Return names that every warehouse can tell apart.
+
+    No two differ in case alone, none begins as the hub's own do, and what is longer than 63 bytes ends in a hash of it.
+    """
     taken: set[str] = set()
     found = []
     for name in names:
-        other, number = name, 1
+        given = name.lstrip("_") if name.casefold().startswith(OWN_PREFIX) else name
+        other, number = _short(given), 1
         while other.casefold() in taken:
             number += 1
-            other = f"{name}_{number}"
+            other = _short(f"{given}_{number}")
         taken.add(other.casefold())
         found.append(other)
     return found
+
+
+def _short(name: str) -> str:
+    written = name.encode()
+    if len(written) <= LONGEST_NAME:
+        return name
+    ending = "_" + blake2b(written, digest_size=4).hexdigest()
+    return written[: LONGEST_NAME - len(ending)].decode(errors="ignore") + ending
 
 
 def _bytes(stream: BinaryIO) -> bytes:

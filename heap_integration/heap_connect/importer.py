@@ -74,7 +74,16 @@ class DumpImporter:
             StorageError: the bucket can't be listed.
         """
         done = self._notes.dumps() | set(self._settings.skip_dumps)
-        return [dump for dump in self._listed() if dump.dump_id not in done]
+        return [dump for dump in self.listed() if dump.dump_id not in done]
+
+    def listed(self) -> list[Dump]:
+        """Return all complete dumps of the bucket, by their numbers; see ``dumps_in``."""
+        return dumps_in(self._settings, self._variables)
+
+    @property
+    def nothing_there(self) -> str:
+        """What to say of a bucket without a complete dump."""
+        return f"no manifest of a dump is in {manifests_of(self._settings)}"
 
     def tables(self) -> list[LoadedTable]:
         """Return what stands of each table that a dump has brought."""
@@ -123,6 +132,8 @@ class DumpImporter:
         found = list_files(escape(place), self._options())
         if not found:
             raise DumpError(f"dump {dump_id} names {place}, which isn't there")
+        if found[0].name.rpartition("/")[2] != place.rpartition("/")[2]:
+            raise DumpError(f"dump {dump_id} names {place}, which is a folder")
         return found[0]
 
     def _manifest(self, dump: Dump) -> Manifest:
@@ -141,9 +152,6 @@ class DumpImporter:
         except DumpError:
             return None
 
-    def _listed(self) -> list[Dump]:
-        return dumps_in(self._settings, self._variables)
-
     def _options(self) -> dict[str, object] | None:
         return _options(self._settings, self._variables)
 
@@ -157,10 +165,14 @@ def dumps_in(settings: DumpsSettings, variables: Mapping[str, str]) -> list[Dump
     Raises:
         StorageError: the bucket can't be listed.
     """
-    root = settings.bucket.rstrip("/")
-    files = list_files(f"{escape(root)}/{Manifest.FOLDER}/sync_*.json", _options(settings, variables))
+    files = list_files(f"{escape(manifests_of(settings))}/sync_*.json", _options(settings, variables))
     dumps = [Dump(number, file) for file in files if (number := dump_id_of(file.name)) is not None]
     return sorted(dumps, key=lambda dump: dump.dump_id)
+
+
+def manifests_of(settings: DumpsSettings) -> str:
+    """Return the address of the folder that holds a bucket's manifests."""
+    return f"{settings.bucket.rstrip('/')}/{Manifest.FOLDER}"
 
 
 def _options(settings: DumpsSettings, variables: Mapping[str, str]) -> dict[str, object] | None:

@@ -156,6 +156,9 @@ class InFile:
                     reports.append(plan.report)
                 for statement in notes.of(dump_id, staged, reports, before):
                     con.execute(statement)
+            except duckdb.DependencyException as error:
+                advice = "an index on a table of Heap's is in the way: drop it"
+                raise QueryError(f"dump {dump_id} can't be applied: {error} Perhaps {advice}") from error
             except duckdb.ProgrammingError as error:
                 raise QueryError(f"dump {dump_id} can't be applied: {error}") from error
         return reports

@@ -7,7 +7,7 @@ import shutil
 from collections import deque
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from importlib.util import find_spec
 from pathlib import Path
@@ -15,8 +15,9 @@ from typing import TYPE_CHECKING, Any, Self
 
 from heap_integration.events.sources.storage import InputFile, Watched
 from heap_integration.heap.connect_dumps import DumpTable
-from heap_integration.heap_connect.avro_pieces import PIECE_BYTES, BrokenFile, Piece, cut
+from heap_integration.heap_connect.avro_pieces import PIECE_BYTES, BrokenFile, Piece, cut, unique
 from heap_integration.heap_connect.columns import DUCKDB_TYPES, IDS, Kind, common, guessed, planned, reading
+from heap_integration.warehouse.duck import WarehouseError, is_full
 from heap_integration.warehouse.tables import quoted
 
 if TYPE_CHECKING:
@@ -111,9 +112,11 @@ class Staging:
         """Make a table ready; ``progress`` is told how many rows were read since it was told last.
 
         Raises:
-            DumpError: a file is broken, lacks the key, or has an id that is no number.
+            DumpError: a file is gone or broken, lacks the key, or has an id that is no number.
             StorageError, OSError: a file can't be fetched.
+            WarehouseError: there is no room on the disk.
         """
+        table = replace(table, columns=tuple(unique(table.columns)))
         self._tables += 1
         folder = self._folder / str(self._tables)
         folder.mkdir()
@@ -142,7 +145,11 @@ class Staging:
 
     def _pieces(self, file: InputFile, folder: Path) -> Iterator[Piece]:
         folder.mkdir()
-        with file.open() as opened:
+        try:
+            stream = file.open()
+        except FileNotFoundError as error:
+            raise DumpError(f"{file.name} is gone") from error
+        with stream as opened:
             watched = Watched(opened, file.name)
             try:
                 yield from cut(io.BufferedReader(watched, _BUFFER), folder, self._piece_bytes)
@@ -160,10 +167,8 @@ class Staging:
                 types = {column: kind for column, kind, *_ in described}
                 rows, *_ = _one(con, f"copy ({self._selected(piece, types)}) to {_text(path)} ({_PARQUET})")
                 unread, example = _one(con, f"select count({_UNREAD}), min({_UNREAD}) from {_parquet([path])}")
-            except duckdb.OutOfMemoryException as error:
-                raise DumpError(_memory(self._memory_mb)) from error
             except duckdb.Error as error:
-                raise DumpError(f"{name} is broken: {error}") from error
+                raise self._short_of_room(error) or DumpError(f"{name} is broken: {error}") from error
         # the reader ends at a block that it can't read, as if there were no more
         if rows != piece.rows:
             raise DumpError(f"{name} is broken: {rows:,} of {piece.rows:,} rows can be read")
@@ -197,8 +202,19 @@ class Staging:
 
         try:
             return self._once_each(table, parts, folder, size)
-        except duckdb.OutOfMemoryException as error:
-            raise DumpError(_memory(self._memory_mb)) from error
+        except duckdb.Error as error:
+            raise self._short_of_room(error) or DumpError(f"{table.name} can't be made ready: {error}") from error
+
+    def _short_of_room(self, error: duckdb.Error) -> ValueError | None:
+        """Return what to say where not the dump is at fault, but this machine."""
+        import duckdb
+
+        if isinstance(error, duckdb.OutOfMemoryException):
+            return DumpError(
+                f"{self._memory_mb} MB of memory are not enough for this dump: "
+                "allow more by warehouse_memory_mb in the YAML"
+            )
+        return WarehouseError(f"{self._folder}: there is no more room on the disk") if is_full(error) else None
 
     def _once_each(self, table: DumpTable, parts: list[_Part], folder: Path, size: int) -> StagedTable:
         if not parts:
@@ -261,13 +277,18 @@ def _one(con: duckdb.DuckDBPyConnection, sql: str) -> tuple[Any, ...]:
 
 
 def _columns(parts: Sequence[_Part], order: Sequence[str]) -> dict[str, Kind]:
-    """Return the columns of all parts, in the manifest's order, those that it doesn't know last."""
+    """Return the columns of all parts, in the manifest's order, those that it doesn't know last.
+
+    What differs in case alone between two files is one column.
+    """
     found: dict[str, list[Kind]] = {}
+    spelt: dict[str, str] = {}
     for part in parts:
         for name, kind in part.columns.items():
-            found.setdefault(name, []).append(kind)
-    places = {name: place for place, name in enumerate(order)}
-    return {name: common(found[name]) for name in sorted(found, key=lambda name: places.get(name, len(places)))}
+            found.setdefault(spelt.setdefault(name.casefold(), name), []).append(kind)
+    places = {name.casefold(): place for place, name in enumerate(order)}
+    names = sorted(found, key=lambda name: places.get(name.casefold(), len(places)))
+    return {name: common(found[name]) for name in names}
 
 
 def _alike(parts: Sequence[_Part]) -> list[list[_Part]]:
@@ -279,9 +300,9 @@ def _alike(parts: Sequence[_Part]) -> list[list[_Part]]:
 
 def _same(columns: Mapping[str, Kind], parts: Sequence[_Part]) -> str:
     """Return SQL for all columns of parts that have the same ones, and where each row stands."""
-    there = parts[0].columns
+    there = {name.casefold() for name in parts[0].columns}
     values = [
-        f"cast({quoted(name) if name in there else 'null'} as {DUCKDB_TYPES[kind]}) as {quoted(name)}"
+        f"cast({quoted(name) if name.casefold() in there else 'null'} as {DUCKDB_TYPES[kind]}) as {quoted(name)}"
         for name, kind in columns.items()
     ]
     files = ", ".join(_text(part.path) for part in parts)
@@ -299,10 +320,6 @@ def _avro(path: Path) -> str:
 
 def _text(value: str) -> str:
     return "'" + value.replace("'", "''") + "'"
-
-
-def _memory(limit: int) -> str:
-    return f"{limit} MB of memory are not enough for this dump: allow more by warehouse_memory_mb in the YAML"
 
 
 def _opened(folder: Path, memory_mb: int) -> duckdb.DuckDBPyConnection:

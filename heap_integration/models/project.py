@@ -65,6 +65,8 @@ class DbtProject:
         """Write the profile, which names its secrets and holds none, and return the folder in which it lies."""
         self.working.mkdir(parents=True, exist_ok=True, mode=0o700)
         output = self.environment.warehouse.dbt_output(self.surroundings)
+        if isinstance(self.environment.warehouse, DuckDBSettings):
+            output["config_options"]["memory_limit"] = f"{self.environment.models.memory_mb}MB"
         profile = {PROFILE: {"target": self.environment.name, "outputs": {self.environment.name: output}}}
         # JSON is YAML, and needs no writer of its own.
         (self.working / "profiles.yml").write_text(json.dumps(profile, indent=2))

@@ -44,7 +44,8 @@ class ModelsSettings(Settings):
     ``events_from``: hub (what the hub received) or heap_connect (what Heap has); without it, Heap's where Heap Connect
     is configured. ``conversion_events`` make a session a converting one; without any, the last step of each funnel.
     ``feature_prefix`` begins the names of the events that are uses of a feature. ``plan_property`` and
-    ``account_property`` are user properties.
+    ``account_property`` are user properties. ``memory_mb``: what building them in a DuckDB file may take; what
+    doesn't fit waits on disk, which takes far longer.
     """
 
     enabled: bool = True
@@ -56,3 +57,4 @@ class ModelsSettings(Settings):
     feature_prefix: Name = "Feature:"
     plan_property: Name = "plan"
     account_property: Name = "account_id"
+    memory_mb: int = Field(default=2000, ge=100)

@@ -175,10 +175,15 @@ class Warehouse:
         return self.path.with_name(f"{self.path.name}.{ending}")
 
 
+def is_full(error: Exception) -> bool:
+    """Say whether an error of DuckDB's means that there is no room on the disk."""
+    return any(words in str(error) for words in FULL)
+
+
 def _in_words(error: Exception) -> str:
     """Return what an error that isn't a statement's means; DuckDB's own words may go on with a stack trace."""
     told, _, _ = str(error).partition("\n")
-    if any(words in told for words in FULL):
+    if is_full(error):
         return f"there is no more room on the disk. Nothing of this transaction was kept ({told})"
     if any(words in told for words in DAMAGED):
         return f"the file is damaged: put a copy in its place ({told})"

@@ -70,7 +70,7 @@ def test_a_dump_becomes_tables_models_and_an_export_and_each_shows_what_it_holds
     assert funnel["users in buy"].startswith("![users in buy](data:image/svg+xml;base64,")
     columns = {column.name: column for column in funnel["column_schema"].columns}
     assert columns["step_name"].description == "The event that is the step."
-    origins = funnel["column_lineage"].deps_by_column["reached"]
+    origins = funnel["column_lineage"].deps_by_column["average_hours"]
     assert key("models", "int_funnel_progress") in {origin.asset_key for origin in origins}
     days = numbers(built, key("models", "int_events"))
     assert set(days) == {(TODAY - timedelta(days=ago)).isoformat() for ago in (0, 1, 2)}
@@ -89,16 +89,34 @@ def test_a_day_that_changed_is_computed_again_and_a_day_that_is_asked_for_alone(
     shop.write()
     first, second = TODAY - timedelta(days=3), TODAY - timedelta(days=2)
     load(shop, track("ann", first), track("ann", second))
-    models(shop)
+    graph = shop.definitions.resolve_asset_graph()
+    selection = dg.AssetSelection.assets(key("models", "user_engagement")).upstream()
+    needed = [each for each in selection.resolve(graph) if each.path[1] == "models"]
+    first_built = models(shop, asset_selection=needed)
+    assert len(first_built.get_asset_materialization_events()) >= len(needed)
     load(shop, track("bob", first))
 
-    asked = models(shop, partition_key=second.isoformat(), run_config={})
-    assert set(numbers(asked, key("models", "int_events"))) == {second.isoformat()}
+    alone = [key("models", "int_events")]
+    asked = models(shop, asset_selection=alone, partition_key=second.isoformat(), run_config={})
+    assert set(numbers(asked, *alone)) == {second.isoformat()}
     assert rows(shop, "select count(*) from models.int_events") == [(2,)]
+    assert {check.asset_key for check in asked.get_asset_check_evaluations()} == {*alone}
 
-    changed = models(shop)
-    assert set(numbers(changed, key("models", "int_events"))) == {first.isoformat(), TODAY.isoformat()}
+    changed = models(shop, asset_selection=needed)
+    # A session may go on into the day after the one that changed; today's is the partition that the run bears.
+    assert set(numbers(changed, *alone)) == {day.isoformat() for day in (first, second, TODAY)}
     assert rows(shop, "select user_id, sessions from models.user_engagement order by 1") == [("ann", 2), ("bob", 1)]
+    # What nobody asked for wasn't built.
+    assert rows(shop, "from duckdb_tables() where table_name = 'retention_cohorts'") == []
+
+
+def test_a_day_that_is_none_is_refused_before_dbt_is_called(shop: Project) -> None:
+    failed = models(shop, run_config={"ops": {"models": {"config": {"as_of": "yesterday"}}}})
+    (step,) = failed.get_step_failure_events()
+    assert "as_of is 'yesterday': wanted is a day such as" in step.event_specific_data.error.message
+    misspelt = {"ops": {"models": {"config": {"days": "all"}}}}
+    with pytest.raises(dg.DagsterInvalidConfigError):
+        models(shop, run_config=misspelt)
 
 
 def load(project: Project, *events: dict[str, Any]) -> None:
@@ -125,10 +143,8 @@ def test_the_sensor_asks_once_for_each_dump(shop: Project) -> None:
     assert tick(None)[0] == 0
 
 
-def test_a_broken_file_fails_the_dump_by_its_name_and_leaves_the_tables_as_they_were(shop: Project) -> None:
+def test_a_broken_file_fails_the_dump_by_its_name_and_leaves_what_stands_before_it(shop: Project) -> None:
     happen(shop, event("ann", "Visited", 2))
-    shop.run("import_dumps")
-    before = rows(shop, "select event_id, user_id, time from heap_connect.visited")
     happen(shop, event("bob", "Visited", 1))
     newest = max((shop.root / "bucket").glob("sync_*/visited/*.avro"), key=lambda file: file.stat().st_mtime)
     newest.write_bytes(newest.read_bytes()[:-7])
@@ -138,7 +154,9 @@ def test_a_broken_file_fails_the_dump_by_its_name_and_leaves_the_tables_as_they_
     assert not failed.success
     told = json.dumps([each.event_specific_data.error.message for each in failed.get_step_failure_events()])
     assert newest.name in told
-    assert rows(shop, "select event_id, user_id, time from heap_connect.visited") == before
+    # The dump before it is loaded, and told of.
+    assert numbers(failed, key("heap_connect", "events"))[None]["row_count"] == 1
+    assert rows(shop, "select count(*) from heap_connect.visited") == [(1,)]
 
 
 def test_models_and_exports_stand_in_the_graph_under_their_environment(shop: Project) -> None:

@@ -70,11 +70,19 @@ def test_events_that_were_loaded_are_exported_once(project: Path) -> None:
     listed = exported(project, "exports", "test", "--json").json
     assert [(each["export"], each["pending"]) for each in listed["exports"]] == [("lake", 2), ("partner", 77)]
     assert (listed["month"]["rows"], listed["month"]["limit"]) == (90, 100_000)
+    assert b"Exports: 90 of 100,000 rows in 2" in exported(project, "status", "-e", "test").out
 
     # by plan growth, once a day
     again = exported(project, "export", "test", "lake", "--json")
     assert (again.code, again.json["exports"][0]["pending"]) == (1, 2)
     assert again.json["exports"][0]["stopped"].startswith("plan growth exports daily: the last was at ")
+
+
+@pytest.mark.slow
+def test_a_model_that_is_not_there_is_told_of(project: Path) -> None:
+    answer = exported(project, "models", "build", "test", "-s", "user_engagment")
+    assert answer.code == 2
+    assert "nothing is called user_engagment; see heap-integration models list test" in answer.err
 
 
 def test_an_export_that_is_not_there_is_told_of(project: Path) -> None:

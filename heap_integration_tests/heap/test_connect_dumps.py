@@ -58,6 +58,7 @@ def test_each_table_has_its_key(name: str, key: str, replaces: bool) -> None:
         (manifest(incremental="no"), r"tables\[0\]\.incremental is 'no'"),
         (manifest(files="a"), r"tables\[0\]\.files is not a list"),
         (manifest(name="_hub_dumps"), "no name of a table"),
+        (manifest(name="_Hub_Dumps"), "no name of a table"),
         (json.dumps({"tables": [TABLE, {**TABLE, "name": "Users"}]}).encode(), "names the table users twice"),
     ],
 )

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+from collections.abc import Iterator
 from typing import Any
 
 import httpx
@@ -50,6 +52,7 @@ def test_rows_are_read_as_lists_and_as_objects(body: Any) -> None:
     ("status", "body", "words"),
     [
         (401, {"error": "Unauthorized"}, "401.*Check the key"),
+        (401, {"error": f"what is {KEY}?"}, r"what is \*\*\*"),
         (404, b"<html>", "404.*ask the warehouse itself"),
         (400, {"error": "column x isn't there"}, "column x isn't there"),
         (302, b"", "302"),
@@ -64,6 +67,19 @@ def test_what_is_no_answer_is_told(status: int, body: Any, words: str) -> None:
     with pytest.raises(ConnectSqlError, match=words) as told:
         client.ask("select 1", 30)
     assert KEY not in str(told.value)
+
+
+def test_an_answer_that_never_ends_is_left() -> None:
+    class Endless(httpx.SyncByteStream):
+        def __iter__(self) -> Iterator[bytes]:
+            while True:
+                time.sleep(0.01)
+                yield b" "
+
+    transport = httpx.MockTransport(lambda _: httpx.Response(200, stream=Endless()))
+    client = ConnectSql("https://heapanalytics.com/", KEY, httpx.Client(transport=transport))
+    with pytest.raises(ConnectSqlError, match=r"within 0\.1 seconds"):
+        client.ask("select 1", 0.1)
 
 
 def test_nobody_there_is_told() -> None:

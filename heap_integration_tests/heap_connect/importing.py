@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -73,6 +74,14 @@ class Importing:
         """Write a dump and load what waits; return what the last one did to its tables."""
         self.bucket.write(dump_id, tables)
         return {table.name: table for table in self.run(**options)[-1].tables}
+
+    def say_files(self, dump_id: int, table: str, files: list[str]) -> None:
+        """Let a dump's manifest name other files of a table."""
+        path = Path(self.bucket.address) / f"manifests/sync_{dump_id}.json"
+        manifest = json.loads(path.read_text())
+        (said,) = (each for each in manifest["tables"] if each["name"] == table)
+        said["files"] = files
+        path.write_text(json.dumps(manifest))
 
     def rows(self, table: str, *columns: str) -> list[tuple[Any, ...]]:
         """Return columns of a table, in their order."""

@@ -62,3 +62,10 @@ def test_names_that_differ_in_case_alone_get_numbers(names: list[str]) -> None:
     found = unique(names)
     assert len({name.casefold() for name in found}) == len(names) == len(found)
     assert [a for a, b in zip(names, found, strict=True) if a == b][:1] == names[:1]
+
+
+@given(names=st.lists(st.text("aÄ_hub2", max_size=90)))
+def test_names_can_be_told_apart_by_every_warehouse(names: list[str]) -> None:
+    found = unique(names)
+    assert len({name.casefold() for name in found}) == len(names)
+    assert not any(name.casefold().startswith("_hub_") or len(name.encode()) > 63 for name in found)

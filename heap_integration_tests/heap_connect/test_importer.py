@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import multiprocessing
+import resource
+import signal
 from datetime import datetime
 from pathlib import Path
 
 import pytest
 
 from heap_integration.heap_connect.importer import DumpError
-from heap_integration.sandbox.dumps import DumpTable
+from heap_integration.sandbox.dumps import AvroType, DumpTable
+from heap_integration.warehouse.systems.duckdb import DuckDBSettings
 from heap_integration.warehouse.systems.postgres import PostgresSettings
+from heap_integration.warehouse.systems.system import QueryError
 from heap_integration_tests.heap_connect.importing import MIGRATIONS, Importing, click, clicks, users
-from heap_integration_tests.support.warehouses import rows
+from heap_integration_tests.support.warehouses import rows, surroundings
 
 
 def test_an_incremental_dump_changes_the_rows_with_its_keys_and_adds_the_others(importing: Importing) -> None:
@@ -152,23 +157,49 @@ def test_a_time_that_is_none_is_empty_and_counted(importing: Importing) -> None:
 
 
 def test_names_that_a_warehouse_would_misread_stay_as_they_are(importing: Importing) -> None:
-    odd = {"Order": "string", "order": "string", "select": "string", "a_" + "b" * 50: "long"}
-    importing.load(1, clicks([click(1, Order="A", order="b", select="c")], odd))  # type: ignore[arg-type]
-    importing.load(2, clicks([click(2, Order="D", order="e", select="f")], odd))  # type: ignore[arg-type]
+    odd: dict[str, AvroType] = {"Order": "string", "order": "string", "select": "string", "a_" + "b" * 50: "long"}
+    importing.load(1, clicks([click(1, Order="A", order="b", select="c")], odd))
+    importing.load(2, clicks([click(2, Order="D", order="e", select="f")], odd))
 
-    assert importing.columns("click")[4:] == ["Order", "select", "a_" + "b" * 50, "order_2"]
+    assert importing.columns("click")[4:] == ["Order", "order_2", "select", "a_" + "b" * 50]
     values = rows(importing.connection, f'select "Order", order_2, "select" from {importing.schema}.click order by 1')
     assert values == [("A", "b", "c"), ("D", "e", "f")]
 
 
-def test_a_broken_file_fails_its_dump_by_name_and_nothing_changes(importing: Importing) -> None:
-    importing.load(1, users([{"user_id": 1}]), clicks([click(1)]))
-    manifest = importing.bucket.write(
+def test_names_that_are_the_hubs_own_or_too_long_are_changed(importing: Importing) -> None:
+    own, long = ("_hub_dump", "_hub_unread", "_hub_file", "_hub_row", "_hub_raw_0"), ("a" * 80 + "b", "a" * 80 + "c")
+    columns: dict[str, AvroType] = dict.fromkeys((*own, *long), "string")
+    for dump_id in (1, 2):
+        importing.load(
+            dump_id, clicks([click(number, **{name: name for name in columns}) for number in (1, 1)], columns)
+        )
+
+    *changed, one, other = importing.columns("click")[4:]
+    assert changed == [name.removeprefix("_") for name in own]
+    assert one != other
+    assert max(map(len, (one, other))) <= 63
+    assert importing.rows("click", "_hub_dump", "hub_dump", f'"{one}"', f'"{other}"') == [(2, "_hub_dump", *long)]
+
+
+def test_one_column_may_be_spelt_in_two_ways_by_the_files_of_a_dump(importing: Importing) -> None:
+    parts = [
+        importing.bucket.write(1, [clicks([click(1, Plan="pro")], {"Plan": "string"})], manifest=False),
+        importing.bucket.write(1, [clicks([click(2, plan="free")], {"plan": "string"})]),
+    ]
+    importing.say_files(1, "click", [file for part in parts for file in part["tables"][0]["files"]])
+    importing.run()
+    (name,) = importing.columns("click")[4:]
+    assert importing.rows("click", "event_id", f'"{name}"') == [(1, "pro"), (2, "free")]
+
+
+def test_a_broken_file_fails_its_dump_by_name_and_nothing_changes(in_duckdb: Importing) -> None:
+    in_duckdb.load(1, users([{"user_id": 1}]), clicks([click(1)]))
+    manifest = in_duckdb.bucket.write(
         2, [users([{"user_id": 2}]), clicks([click(number) for number in range(5_000)], rows_per_file=2_000)]
     )
-    importing.bucket.write(3, [users([{"user_id": 3}])])
+    in_duckdb.bucket.write(3, [users([{"user_id": 3}])])
     name = manifest["tables"][1]["files"][1].partition("heap-rs3-test/")[2]
-    file = Path(importing.bucket.address) / name
+    file = Path(in_duckdb.bucket.address) / name
     whole = file.read_bytes()
     middle = len(whole) // 2
     flipped = whole[:middle] + bytes([whole[middle] ^ 0xFF]) + whole[middle + 1 :]
@@ -176,16 +207,16 @@ def test_a_broken_file_fails_its_dump_by_name_and_nothing_changes(importing: Imp
     for broken in (whole[:middle], whole[:-20], flipped, b"", b"no Avro file"):
         file.write_bytes(broken)
         with pytest.raises(DumpError, match=name):
-            importing.run()
-        assert [dump.dump_id for dump in importing.importer().waiting()] == [2, 3]
-        assert (importing.rows("users", "user_id"), importing.rows("click", "event_id")) == ([(1,)], [(1,)])
+            in_duckdb.run()
+        assert [dump.dump_id for dump in in_duckdb.importer().waiting()] == [2, 3]
+        assert (in_duckdb.rows("users", "user_id"), in_duckdb.rows("click", "event_id")) == ([(1,)], [(1,)])
     file.unlink()
     with pytest.raises(DumpError, match=f"{name}, which isn't there"):
-        importing.run()
+        in_duckdb.run()
 
     file.write_bytes(whole)
-    importing.run()
-    assert len(importing.rows("click", "event_id")) == 5_000
+    in_duckdb.run()
+    assert len(in_duckdb.rows("click", "event_id")) == 5_000
 
 
 def test_a_dump_that_is_broken_for_good_can_be_left_out(in_duckdb: Importing) -> None:
@@ -206,13 +237,64 @@ def test_an_id_that_is_no_number_fails_its_dump(in_duckdb: Importing) -> None:
         in_duckdb.run()
 
 
-def test_a_file_outside_the_bucket_is_not_read(in_duckdb: Importing, tmp_path: Path) -> None:
-    manifest = in_duckdb.bucket.write(1, [users([{"user_id": 1}])])
-    path = Path(in_duckdb.bucket.address) / "manifests/sync_1.json"
-    inside = manifest["tables"][0]["files"][0]
-    path.write_text(path.read_text().replace(inside, "s3://heap-rs3-test/../secrets.avro"))
+def test_a_file_outside_the_bucket_is_not_read(in_duckdb: Importing) -> None:
+    in_duckdb.bucket.write(1, [users([{"user_id": 1}])])
+    in_duckdb.say_files(1, "users", ["s3://heap-rs3-test/../secrets.avro"])
     with pytest.raises(DumpError, match="no file in the bucket"):
         in_duckdb.run()
+
+
+def test_a_folder_is_not_taken_for_one_of_its_files(in_duckdb: Importing) -> None:
+    in_duckdb.bucket.write(1, [users([{"user_id": 1}, {"user_id": 2}], rows_per_file=1)])
+    in_duckdb.say_files(1, "users", ["s3://heap-rs3-test/sync_1/users"])
+    with pytest.raises(DumpError, match="sync_1/users, which is a folder"):
+        in_duckdb.run()
+
+
+def test_a_file_that_goes_while_its_dump_is_read_fails_it_by_name(in_duckdb: Importing) -> None:
+    in_duckdb.bucket.write(1, [users([{"user_id": number} for number in range(10)], rows_per_file=1)])
+
+    def take_away(_table: str, _rows: int) -> None:
+        for file in Path(in_duckdb.bucket.address).glob("sync_1/users/part-00009*"):
+            file.unlink()
+
+    importer = in_duckdb.importer()
+    with pytest.raises(DumpError, match=r"users/part-00009-.*\.avro is gone"):
+        importer.apply(importer.waiting()[0], take_away)
+
+
+def test_an_index_in_the_way_is_told(in_duckdb: Importing) -> None:
+    in_duckdb.load(1, clicks([click(1, seats=1)], {"seats": "long"}))
+    in_duckdb.connection.run(["create index mine on heap_connect.click (event_id)"])
+    with pytest.raises(QueryError, match=r"dump 2 can't be applied: .*drop it"):
+        in_duckdb.load(2, clicks([click(1, seats=1.5)], {"seats": "double"}))
+
+
+def import_onto_a_full_disk(folder: Path, said: Path) -> None:
+    warehouse = DuckDBSettings(url=f"duckdb:///{folder}/hub.duckdb")
+    with warehouse.connect(surroundings(folder)) as connection:
+        importing = Importing(folder, warehouse, connection)
+        words = [click(number, word=f"{number * 7919}" * 20) for number in range(40_000)]
+        importing.bucket.write(1, [clicks(words, {"word": "string"}, rows_per_file=10_000)])
+        importer = importing.importer()
+        (dump,) = importer.waiting()
+        # beyond the limit a write fails as it does on a full disk
+        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (600_000, 600_000))
+        try:
+            importer.apply(dump)
+        except (ValueError, OSError) as error:
+            said.write_text(f"{type(error).__name__}: {error}")
+
+
+def test_a_full_disk_is_not_taken_for_a_broken_file(tmp_path: Path) -> None:
+    arguments = (tmp_path, tmp_path / "said")
+    process = multiprocessing.get_context("spawn").Process(target=import_onto_a_full_disk, args=arguments)
+    process.start()
+    process.join(60)
+    said = (tmp_path / "said").read_text()
+    assert "no more room on the disk" in said
+    assert said.startswith("WarehouseError")
 
 
 def test_a_file_of_many_pieces_keeps_its_rows_and_their_order(in_duckdb: Importing) -> None:
@@ -236,7 +318,6 @@ def test_dumps_are_loaded_from_a_bucket_on_s3(in_duckdb: Importing, heap_bucket)
     from heap_integration.heap_connect.importer import DumpImporter
     from heap_integration.heap_connect.settings import DumpsSettings
     from heap_integration.sandbox.dumps import DumpBucket
-    from heap_integration_tests.support.warehouses import surroundings
 
     DumpBucket(heap_bucket.address, heap_bucket.options).write(852, [clicks([click(1)]), users([{"user_id": 1}])])
     importer = DumpImporter(
@@ -265,3 +346,21 @@ def test_views_on_a_table_outlive_what_a_dump_does_to_it(importing: Importing) -
     assert importing.rows("seen", "event_id") == [(2,)]
     if isinstance(importing.warehouse, PostgresSettings):
         assert "_hub_staged_0" not in importing.connection.tables(importing.schema)
+
+
+# a DuckDB file has no rights, and its views go by names
+@pytest.mark.parametrize("warehouse", ["postgres"], indirect=True)
+def test_another_type_of_a_column_takes_away_no_rights_and_no_other_view(importing: Importing) -> None:
+    importing.load(1, clicks([click(1, seats=1, beta=True)], {"seats": "long", "beta": "boolean"}))
+    table = f'"{importing.schema}".click'
+    importing.connection.run(
+        [
+            f'create view "{importing.schema}".seen as select event_id from {table}',
+            f"grant select on {table} to pg_read_all_stats",
+        ]
+    )
+    importing.load(2, clicks([click(2, seats=1.5, beta="no")], {"seats": "double", "beta": "string"}))
+    assert importing.rows("seen", "event_id") == [(1,), (2,)]
+    assert importing.rows("click", "seats", "beta") == [(1.0, "true"), (1.5, "no")]
+    may = f"select has_table_privilege('pg_read_all_stats', '{table}', 'select')"
+    assert rows(importing.connection, may) == [(True,)]

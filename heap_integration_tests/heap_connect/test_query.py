@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 
 from heap_integration.heap_connect.query import HeapConnect, by_http, ensure_read_only
 from heap_integration.heap_connect.settings import HeapConnectSettings
+from heap_integration.warehouse.systems.duckdb import DuckDBSettings
 from heap_integration.warehouse.systems.statements import literal
 from heap_integration.warehouse.systems.system import (
     Connection,
@@ -24,6 +25,7 @@ from heap_integration.warehouse.systems.system import (
     WarehouseSettings,
 )
 from heap_integration_tests.support.sandbox import RunningSandbox, running_sandbox
+from heap_integration_tests.support.warehouses import surroundings
 
 USERS = pa.table(
     {
@@ -93,6 +95,16 @@ def test_limits_are_the_settings_unless_the_question_names_its_own(heap: HeapCon
 def test_a_mistake_is_told_in_the_words_of_the_warehouse(heap: HeapConnect) -> None:
     with pytest.raises(QueryError, match="nowhere"):
         heap.query("select * from main_production.nowhere")
+
+
+@pytest.mark.parametrize("source", ["read_text('{}')", "'{}'", "glob('{}')", "read_csv('http://127.0.0.1:9/x.csv')"])
+def test_a_question_to_duckdb_reads_no_file(tmp_path: Path, source: str) -> None:
+    file = tmp_path / "secrets.csv"
+    file.write_text("password\ns3same\n")
+    warehouse = DuckDBSettings(url=f"duckdb:///{tmp_path}/hub.duckdb")
+    with HeapConnect(warehouse.connect(surroundings(tmp_path)), "duckdb") as heap, pytest.raises(QueryError) as told:
+        heap.query(f"select * from {source.format(file)}")
+    assert "operations are disabled" in str(told.value) or "does not exist" in str(told.value)
 
 
 @pytest.mark.parametrize(("dialect", "sql"), WRITING)

@@ -19,7 +19,7 @@ from heap_integration.warehouse.systems.system import Surroundings
 SERVER = {"type": "postgres", "host": "db.shop.io", "database": "shop", "user": "hub", "password": {"env": "SHOP_DB"}}
 
 
-def project(folder: Path, models: dict[str, str], **settings: object) -> DbtProject:
+def project(folder: Path, models: dict[str, str], /, **settings: object) -> DbtProject:
     """Return a small dbt project of models by their names, for an environment in a folder."""
     given = {"name": "shop", "heap": {"app_id": "1"}, "warehouse": f"duckdb:///{folder}/shop.duckdb", **settings}
     environment = Environment.model_validate(given)
@@ -65,6 +65,29 @@ def test_a_model_that_fails_is_named_and_leaves_its_table_as_it_was(tmp_path: Pa
     assert "no_such_column" in report.problems()[0]
     assert heard[0] == "numbers"
     assert numbers(broken) == [1]
+
+
+def test_building_models_leaves_the_hubs_own_rows_packed_as_they_are(tmp_path: Path) -> None:
+    shop = project(tmp_path, {"numbers": "{{ config(materialized='table') }} select 1 as number"})
+    own = shop.surroundings.own
+    with own.write() as con:
+        con.execute("create table many as select range as number from range(200000)")
+
+    def packed() -> list[int]:
+        with own.read() as con:
+            return [rows for (rows,) in con.execute("select count from pragma_storage_info('many')").fetchall()]
+
+    before = packed()
+    shop.build()
+    assert packed() == before
+
+
+def test_a_duckdb_file_takes_the_memory_that_its_models_may_have(tmp_path: Path) -> None:
+    limit = "{{ config(materialized='table') }} select current_setting('memory_limit') as told"
+    shop = project(tmp_path, {"limits": limit}, models={"memory_mb": 1234})
+    shop.build()
+    with shop.surroundings.own.read() as con:
+        assert con.execute("from models.limits").fetchall() == [("1.1 GiB",)]
 
 
 def test_dbt_waits_for_its_turn_at_the_warehouse(tmp_path: Path) -> None:

@@ -54,6 +54,9 @@ before as (
             events.occurred_at < conversions.occurred_at
             or (events.occurred_at = conversions.occurred_at and events.arrived <= conversions.arrived)
         )
+    {%- if is_incremental() %}
+    where events.session_day in (select session_day from days)
+    {%- endif %}
 ),
 
 steps as (

@@ -58,55 +58,61 @@ placed as (
         told.*,
         coalesce({{ in_context("page", "url") }}, {{ in_event("url") }}, {{ in_event("page_url") }}) as page_url
     from told
+),
+
+-- Few addresses have parameters: in the others none is looked for.
+addressed as (
+    select placed.*, case when page_url like '%=%' then page_url end as page_url_with_parameters
+    from placed
 )
 
 select
-    placed.seq as row_key,
-    placed.event_key as event_id,
-    coalesce(placed.user_id, merged.to_user_id, placed.anonymous_id) as user_id,
+    addressed.seq as row_key,
+    addressed.event_key as event_id,
+    coalesce(addressed.user_id, merged.to_user_id, addressed.anonymous_id) as user_id,
     {{ no_text() }} as session_id,
     cast(null as {{ dbt.type_timestamp() }}) as session_started_at,
-    placed.event_name,
-    placed.occurred_at,
-    placed.event_day,
-    placed.seq as arrived,
-    placed.page_url,
+    addressed.event_name,
+    addressed.occurred_at,
+    addressed.event_day,
+    addressed.seq as arrived,
+    addressed.page_url,
     coalesce({{ in_context("page", "title") }}, {{ in_event("title") }}, {{ in_event("page_title") }}) as page_title,
     coalesce({{ in_context("page", "referrer") }}, {{ in_event("referrer") }}) as referrer,
     coalesce(
         {{ in_context("campaign", "source") }},
         {{ in_event("utm_source") }},
-        {{ url_parameter("placed.page_url", "utm_source") }}
+        {{ url_parameter("addressed.page_url_with_parameters", "utm_source") }}
     ) as utm_source,
     coalesce(
         {{ in_context("campaign", "medium") }},
         {{ in_event("utm_medium") }},
-        {{ url_parameter("placed.page_url", "utm_medium") }}
+        {{ url_parameter("addressed.page_url_with_parameters", "utm_medium") }}
     ) as utm_medium,
     coalesce(
         {{ in_context("campaign", "name") }},
         {{ in_event("utm_campaign") }},
-        {{ url_parameter("placed.page_url", "utm_campaign") }}
+        {{ url_parameter("addressed.page_url_with_parameters", "utm_campaign") }}
     ) as utm_campaign,
     coalesce(
         {{ in_context("campaign", "term") }},
         {{ in_event("utm_term") }},
-        {{ url_parameter("placed.page_url", "utm_term") }}
+        {{ url_parameter("addressed.page_url_with_parameters", "utm_term") }}
     ) as utm_term,
     coalesce(
         {{ in_context("campaign", "content") }},
         {{ in_event("utm_content") }},
-        {{ url_parameter("placed.page_url", "utm_content") }}
+        {{ url_parameter("addressed.page_url_with_parameters", "utm_content") }}
     ) as utm_content,
-    coalesce({{ in_event("gclid") }}, {{ url_parameter("placed.page_url", "gclid") }}) as gclid,
+    coalesce({{ in_event("gclid") }}, {{ url_parameter("addressed.page_url_with_parameters", "gclid") }}) as gclid,
     coalesce({{ in_context("os", "name") }}, {{ in_event("platform") }}) as platform,
     coalesce({{ in_context("device", "type") }}, {{ in_event("device_type") }}) as device_type,
     coalesce({{ in_context("browser", "name") }}, {{ in_event("browser") }}) as browser,
     coalesce({{ in_context("location", "country") }}, {{ in_event("country") }}) as country,
     coalesce({{ in_context("location", "region") }}, {{ in_event("region") }}) as region,
     coalesce({{ in_context("location", "city") }}, {{ in_event("city") }}) as city,
-    placed.properties
-from placed
+    addressed.properties
+from addressed
 left join {{ ref('stg_hub_merges') }} as merged
-    on merged.from_user_id = placed.anonymous_id and placed.user_id is null
+    on merged.from_user_id = addressed.anonymous_id and addressed.user_id is null
 {%- endif %}

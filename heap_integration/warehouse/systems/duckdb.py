@@ -53,19 +53,24 @@ class DuckDBSettings(WarehouseSettings):
         from heap_integration.warehouse.duck import Warehouse
 
         own = surroundings.own
-        return DuckDBConnection(own if own.url == self.url else Warehouse(self.url, own.ample_mb, holds_own_tables=False))
+        return DuckDBConnection(
+            own if own.url == self.url else Warehouse(self.url, own.ample_mb, holds_own_tables=False)
+        )
 
     def dbt_output(self, surroundings: Surroundings) -> dict[str, Any]:
         """Return dbt's profile: the file under the name by which the hub attaches it, so that views work for both.
 
-        It is in UTC, and within the memory that the environment allows; what doesn't fit waits beside the file.
+        It is in UTC, and within the memory that the environment allows; what doesn't fit waits beside the file. Opened
+        for another number of rows to pack together, DuckDB would pack the hub's own tables again.
         """
+        from heap_integration.warehouse.duck import PACKED_ROWS
+
         path = self.url.removeprefix("duckdb:///")
         return {
             "type": "duckdb",
             "path": ":memory:",
             "database": "hub",
-            "attach": [{"path": path, "alias": "hub"}],
+            "attach": [{"path": path, "alias": "hub", "options": {"row_group_size": PACKED_ROWS}}],
             "schema": self.schemas().models,
             "threads": 1,
             "config_options": {
@@ -95,8 +100,12 @@ class DuckDBConnection:
     def batches(
         self, sql: str, params: Sequence[object] = (), *, limits: Limits = NO_LIMITS
     ) -> Iterator[pa.RecordBatch]:
-        """Run one read-only statement; the file is open for reading until its last row is taken."""
-        with self._reader(), self.warehouse.read(ample=True) as con, _in_words(), _stopwatch(con, limits):
+        """Run one read-only statement; the file is open for reading until its last row is taken.
+
+        No other file can be read by it, and nothing fetched from elsewhere.
+        """
+        with self._reader(), _in_words(), self.warehouse.read(ample=True) as con, _stopwatch(con, limits):
+            con.execute("set enable_external_access = false; set lock_configuration = true")
             reader = con.execute(_query(con, sql), list(params)).to_arrow_reader(BATCH_ROWS)
             yield empty(reader.schema)
             yield from within(reader, limits)
@@ -206,7 +215,5 @@ def _in_words() -> Iterator[None]:
 
     try:
         yield
-    except duckdb.OutOfMemoryException:
-        raise
     except (duckdb.Error, pa.ArrowException) as error:
         raise QueryError(str(error)) from error
