@@ -139,9 +139,10 @@ def _sensor(env: Environment, job: Any) -> dg.SensorDefinition:
     def new_dumps(context: dg.SensorEvaluationContext, store: StoreResource) -> dg.SensorResult | dg.SkipReason:
         with store.hub(env) as hub, hub.dump_importer() as importer:
             waiting = [dump.dump_id for dump in importer.waiting()]
+            nothing = "no new dump" if waiting or importer.listed() else importer.nothing_there
         noticed = ",".join(map(str, waiting))
         if not waiting or noticed == context.cursor:
-            return dg.SkipReason("no new dump" if not waiting else f"a run for dump {waiting[0]} was asked for")
+            return dg.SkipReason(nothing if not waiting else f"a run for dump {waiting[0]} was asked for")
         return dg.SensorResult(run_requests=[dg.RunRequest(run_key=noticed)], cursor=noticed)
 
     return new_dumps

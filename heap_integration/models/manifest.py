@@ -13,15 +13,13 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from heap_integration.models.project import FOLDER, INHERITED
+from heap_integration.models.project import DBT, FOLDER, INHERITED
 from heap_integration.models.run import Invocation, run_dbt
 from heap_integration.models.variables import EventsFrom
 
 PARTS = ("dbt_project.yml", "models/**/*", "macros/**/*", "tests/**/*")
 # For parsing alone: nothing is opened.
 PROFILE = {"heap_integration": {"target": "none", "outputs": {"none": {"type": "duckdb", "path": ":memory:"}}}}
-# As `python -m dbt.cli.main`, without Python's warning about its being imported already.
-DBT = "from dbt.cli.main import cli; cli()"
 
 
 @cache
@@ -83,7 +81,7 @@ def _parse(folder: Path, events: EventsFrom, cached: Path) -> None:
         place += ["--target-path", working, "--vars", json.dumps({"events_from": events})]
         call = ["--log-format=json", "--log-level-file=none", "--no-use-colors", "parse", *place]
         inherited = {name: os.environ[name] for name in INHERITED if name in os.environ}
-        run_dbt(Invocation((sys.executable, "-c", DBT, *call), inherited, Path(working)))
+        run_dbt(Invocation((sys.executable, *DBT, *call), inherited, Path(working)))
         partial = cached.with_suffix(".part")
         partial.write_bytes(Path(working, "manifest.json").read_bytes())
         partial.replace(cached)

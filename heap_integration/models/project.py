@@ -18,6 +18,8 @@ from heap_integration.warehouse.systems.duckdb import DuckDBSettings
 from heap_integration.warehouse.systems.system import Surroundings
 
 PROFILE = "heap_integration"
+# As `python -m dbt.cli.main`, without Python's warning about its being imported already.
+DBT = ("-c", "from dbt.cli.main import cli; cli()")
 FOLDER = Path(__file__).parents[2] / "dbt_project"
 # Only what a program needs to run, and what the profile names: dbt writes what it finds to its logs.
 INHERITED = (
@@ -97,13 +99,13 @@ class DbtProject:
             f"--vars={json.dumps(variables)}",
         ]
         call = ["--log-format=json", "--log-level-file=none", "--no-use-colors", command, *place, *arguments]
-        return Invocation((sys.executable, "-m", *self._program(), *call), self.process_environment(), self.target)
+        return Invocation((sys.executable, *self._program(), *call), self.process_environment(), self.target)
 
     def _program(self) -> tuple[str, ...]:
         warehouse = self.environment.warehouse
         if isinstance(warehouse, DuckDBSettings):
-            return ("heap_integration.models.leased", warehouse.url)
-        return ("dbt.cli.main",)
+            return ("-m", "heap_integration.models.leased", warehouse.url)
+        return DBT
 
     def build(
         self,

@@ -73,8 +73,8 @@ class ModelsReport:
         return tuple(result for result in self.results if result.has_failed)
 
     def counts(self) -> dict[str, int]:
-        """Return how many nodes ended in each state."""
-        return dict(Counter(result.status for result in self.results))
+        """Return how many models and tests ended in each state; exposures, of which nothing is run, don't count."""
+        return dict(Counter(result.status for result in self.results if result.status != "no-op"))
 
     def problems(self) -> list[str]:
         """Return in words what failed."""
@@ -190,4 +190,7 @@ def _result(told: Mapping[str, Any]) -> NodeResult:
 
 def _in_words(errors: list[str], code: int) -> str:
     said = [error for error in errors if error]
+    if any(error.startswith("Traceback") for error in said):
+        # What went wrong stands at the end of one.
+        return said[-1]
     return "\n".join(said[:SHOWN_ERRORS]) if said else f"dbt ended with code {code} and said nothing"

@@ -23,7 +23,7 @@ def shop(project: Project) -> Project:
         "heap": project.settings["heap"] | {"plan": "growth"},
         "heap_connect": {"s3": {"bucket": "bucket"}},
         "models": {"funnels": [FUNNEL]},
-        "exports": [{"name": "bi", "events": ["ordered"]}],
+        "exports": [{"name": "bi", "events": ["Ordered"]}],
         "owners": {"models": "team:analytics"},
     }
     project.write()
@@ -80,7 +80,7 @@ def test_a_dump_becomes_tables_models_and_an_export_and_each_shows_what_it_holds
 
     exported = shop.run("export_daily", partition_key=TODAY.isoformat(), run_config=CHANGED)
     assert numbers(exported, key("exports", "bi"))[None].items() >= {"read": 1, "sent": 1, "pending": 0}.items()
-    assert rows(shop, "select event_type from exports.heap_events") == [("ordered",)]
+    assert rows(shop, "select event_type from exports.heap_events") == [("Ordered",)]
 
 
 @pytest.mark.slow

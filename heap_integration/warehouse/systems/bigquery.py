@@ -7,7 +7,7 @@ import tempfile
 import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from heap_integration.settings import Name, Secret, WebAddress
 from heap_integration.warehouse.duck import WarehouseError
@@ -17,6 +17,7 @@ from heap_integration.warehouse.systems.deadline import Deadline
 from heap_integration.warehouse.systems.statements import one_query
 from heap_integration.warehouse.systems.system import (
     NO_LIMITS,
+    Closing,
     Connection,
     Dialect,
     Limits,
@@ -114,7 +115,7 @@ class BigQuerySettings(ServerSettings):
         return identity
 
 
-class BigQueryConnection:
+class BigQueryConnection(Closing):
     """A client of BigQuery's API: queries come as pages of Arrow, tables go as Parquet.
 
     A schema may be written with its project, ``project.dataset``.
@@ -122,12 +123,6 @@ class BigQueryConnection:
 
     def __init__(self, client: Client) -> None:
         self._client = client
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        self.close()
 
     def batches(
         self, sql: str, params: Sequence[object] = (), *, limits: Limits = NO_LIMITS

@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from threading import Timer
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from heap_integration.settings import Name
 from heap_integration.warehouse.systems.arrow import empty, reader_of, within
 from heap_integration.warehouse.systems.system import (
     NO_LIMITS,
+    Closing,
     Connection,
     Dialect,
     LimitExceeded,
@@ -83,19 +84,13 @@ class DuckDBSettings(WarehouseSettings):
         }
 
 
-class DuckDBConnection:
+class DuckDBConnection(Closing):
     """A connection to a DuckDB file, which is open for as long as one statement or transaction takes."""
 
     def __init__(self, warehouse: Warehouse) -> None:
         self.warehouse = warehouse
         self._readers = 0
         self._writing = False
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        self.close()
 
     def batches(
         self, sql: str, params: Sequence[object] = (), *, limits: Limits = NO_LIMITS

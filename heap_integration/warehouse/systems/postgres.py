@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import closing, contextmanager
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from pydantic import Field
 
@@ -24,6 +24,7 @@ from heap_integration.warehouse.systems.arrow import (
 from heap_integration.warehouse.systems.statements import one_query
 from heap_integration.warehouse.systems.system import (
     NO_LIMITS,
+    Closing,
     Connection,
     Dialect,
     LimitExceeded,
@@ -93,7 +94,7 @@ class PostgresSettings(ServerSettings):
         }
 
 
-class PostgresConnection:
+class PostgresConnection(Closing):
     """A session at a PostgreSQL server, by the ADBC driver: rows come and go as Arrow, by binary COPY.
 
     ``address`` holds libpq's parameters.
@@ -102,12 +103,6 @@ class PostgresConnection:
     def __init__(self, address: dict[str, str]) -> None:
         self._address = address
         self._session = _open(address, "")
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        self.close()
 
     def batches(
         self, sql: str, params: Sequence[object] = (), *, limits: Limits = NO_LIMITS

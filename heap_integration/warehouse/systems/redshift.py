@@ -8,7 +8,7 @@ import uuid
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from itertools import islice
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Self
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 from pydantic import AfterValidator, Field
 from pydantic_core import PydanticCustomError
@@ -22,6 +22,7 @@ from heap_integration.warehouse.systems.deadline import Deadline
 from heap_integration.warehouse.systems.statements import literal, one_query
 from heap_integration.warehouse.systems.system import (
     NO_LIMITS,
+    Closing,
     Connection,
     Dialect,
     Limits,
@@ -146,7 +147,7 @@ class Staging:
                 files.rm(place, recursive=True)
 
 
-class RedshiftConnection:
+class RedshiftConnection(Closing):
     """Sessions at Redshift: queries come by a cursor of the server, tables go by S3 and COPY, else by INSERT.
 
     A schema may be written with its database, ``database.schema``.
@@ -156,12 +157,6 @@ class RedshiftConnection:
         self._address = address
         self._staging = staging
         self._session = _open(address)
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        self.close()
 
     def batches(
         self, sql: str, params: Sequence[object] = (), *, limits: Limits = NO_LIMITS

@@ -7,7 +7,7 @@ import tempfile
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from pydantic import Field
 
@@ -20,6 +20,7 @@ from heap_integration.warehouse.systems.deadline import Deadline
 from heap_integration.warehouse.systems.statements import literal, one_query
 from heap_integration.warehouse.systems.system import (
     NO_LIMITS,
+    Closing,
     Connection,
     Dialect,
     Limits,
@@ -115,7 +116,7 @@ class SnowflakeSettings(ServerSettings):
         }
 
 
-class SnowflakeConnection:
+class SnowflakeConnection(Closing):
     """A session of Snowflake: queries come as Arrow, tables go as Parquet by way of a stage.
 
     Names in small letters are Snowflake's names in capitals, as everywhere where they aren't quoted. A schema may be
@@ -125,12 +126,6 @@ class SnowflakeConnection:
     def __init__(self, session: Session, database: str) -> None:
         self._session = session
         self._database = database
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        self.close()
 
     def batches(
         self, sql: str, params: Sequence[object] = (), *, limits: Limits = NO_LIMITS

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from pydantic import Field
 
@@ -17,6 +17,7 @@ from heap_integration.warehouse.systems.deadline import Deadline
 from heap_integration.warehouse.systems.statements import literal, one_query
 from heap_integration.warehouse.systems.system import (
     NO_LIMITS,
+    Closing,
     Connection,
     Dialect,
     Limits,
@@ -93,7 +94,7 @@ class SynapseSettings(ServerSettings):
         }
 
 
-class SynapseConnection:
+class SynapseConnection(Closing):
     """A session of a dedicated SQL pool, by a driver as PEP 249 describes them.
 
     ``session`` commits every statement by itself; ``refusal`` is the driver's error.
@@ -102,12 +103,6 @@ class SynapseConnection:
     def __init__(self, session: Any, refusal: type[Exception]) -> None:
         self._session = session
         self._refusal = refusal
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        self.close()
 
     def batches(
         self, sql: str, params: Sequence[object] = (), *, limits: Limits = NO_LIMITS

@@ -60,6 +60,20 @@ class Surroundings:
     variables: Mapping[str, str] = field(repr=False)
 
 
+class Closing(ABC):
+    """What is closed at the end of a ``with``."""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.close()
+
+    @abstractmethod
+    def close(self) -> None:
+        """Close it."""
+
+
 class Connection(Protocol):
     """An open connection to a warehouse. Names of schemas, tables and columns are as the settings spell them."""
 

@@ -46,6 +46,7 @@ before as (
             events.occurred_at < conversions.occurred_at
             or (events.occurred_at = conversions.occurred_at and events.arrived <= conversions.arrived)
         )
+    where events.session_day in (select session_day from days)
 ),
 steps as (
     select

@@ -45,15 +45,19 @@ pairs as (
 similar_users as (
     select event_name, count(*) as users from favourites group by event_name
 ),
-shares as (
-    select
-        pairs.event_name,
-        pairs.next_event,
-        case when min(similar_users.users) > 0 then cast(count(*) as float) / min(similar_users.users) end as share
+followers as (
+    select pairs.event_name, pairs.next_event, count(*) as users
     from pairs
     inner join favourites on favourites.user_id = pairs.user_id and favourites.event_name = pairs.event_name
-    inner join similar_users on similar_users.event_name = pairs.event_name
     group by pairs.event_name, pairs.next_event
+),
+shares as (
+    select
+        followers.event_name,
+        followers.next_event,
+        case when similar_users.users > 0 then cast(followers.users as float) / similar_users.users end as share
+    from followers
+    inner join similar_users on similar_users.event_name = followers.event_name
 ),
 likely as (
     select
