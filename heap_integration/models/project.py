@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
@@ -148,7 +150,16 @@ class DbtProject:
         variables: Mapping[str, Any],
         progress: Callable[[NodeResult], None],
     ) -> ModelsReport:
-        return run_dbt(self.invocation(command, arguments, variables), progress)
+        with self._alone():
+            return run_dbt(self.invocation(command, arguments, variables), progress)
+
+    @contextmanager
+    def _alone(self) -> Iterator[None]:
+        """Keep other calls out of the folder of the artifacts, which dbt writes over; they wait."""
+        self.working.mkdir(parents=True, exist_ok=True, mode=0o700)
+        with (self.working / "lock").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            yield
 
 
 def _option(name: str, values: Sequence[str]) -> list[str]:

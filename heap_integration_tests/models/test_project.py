@@ -135,3 +135,20 @@ def test_all_models_and_worked_examples_hold_where_nothing_has_happened_yet(tmp_
 def test_what_dbt_says_of_a_project_that_it_cannot_read_is_the_error(tmp_path: Path) -> None:
     with pytest.raises(ModelsError, match="nowhere"):
         project(tmp_path, {"numbers": "from {{ ref('nowhere') }}"}).build()
+
+
+def test_two_builds_at_once_each_tell_what_they_did(tmp_path: Path) -> None:
+    models = {"numbers": "{{ config(materialized='table') }} select 1 as number", "more": "select 2 as two"}
+    of = project(tmp_path, models)
+    told: dict[str, list[str]] = {}
+
+    def build(name: str) -> None:
+        told[name] = [result.name for result in of.build([name]).results]
+
+    builders = [threading.Thread(target=build, args=[name]) for name in models]
+    for builder in builders:
+        builder.start()
+    for builder in builders:
+        builder.join()
+
+    assert told == {"numbers": ["numbers"], "more": ["more"]}
