@@ -16,7 +16,8 @@
 {#- One of Heap's tables with exactly the columns that are asked for, as text but for those of `kinds`; a column that the
     warehouse lacks is null, a table that it lacks is empty. -#}
 {% macro heap_table(name, columns, kinds={}, properties=none) -%}
-    {%- set relation = source("heap_connect", "users").incorporate(path={"identifier": name}) -%}
+    {%- set own = ["users", "sessions", "pageviews", "all_events", "user_migrations"] -%}
+    {%- set relation = source("heap_connect", name if name in own else "events").incorporate(path={"identifier": name}) -%}
     {%- set known = var("heap_tables").get(name, []) -%}
     select
     {%- for column in columns %}

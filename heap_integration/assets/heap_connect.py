@@ -39,7 +39,9 @@ def build_heap_connect_assets(env: Environment) -> Family:
 
 def heap_key(env: Environment, name: str) -> dg.AssetKey:
     """Return the key of one of Heap's tables; those of single events have one together."""
-    return dg.AssetKey([env.name, FAMILY, name if name in NOT_EVENTS else EVENTS])
+    # Dumps bring no table of all events: it is made of those of single events.
+    alone = NOT_EVENTS - {"all_events"} if env.heap_connect.s3 else NOT_EVENTS
+    return dg.AssetKey([env.name, FAMILY, name if name in alone else EVENTS])
 
 
 def _specs(env: Environment, tables: dict[str, str]) -> list[dg.AssetSpec]:

@@ -169,5 +169,6 @@ def test_models_and_exports_stand_in_the_graph_under_their_environment(shop: Pro
     assert node.metadata["dagster/table_name"] == "models.int_events"
     assert graph.get(key("models", "user_engagement")).partitions_def is None
     assert key("models", "export_events") in graph.get(key("exports", "bi")).parent_keys
-    assert key("heap_connect", "users") in graph.get(key("models", "stg_heap__users")).parent_keys
+    for table in ("users", "sessions", "pageviews", "events"):
+        assert key("heap_connect", table) in graph.get(key("models", f"stg_heap__{table}")).parent_keys
     assert {each.name for each in shop.definitions.schedules or ()} >= {"models_daily", "exports_daily"}
