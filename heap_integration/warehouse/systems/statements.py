@@ -51,6 +51,9 @@ def literal(value: object, dialect: Dialect) -> str:
         return f"{value:f}" if value.is_finite() else literal(str(value), dialect)
     if isinstance(value, str) and "\0" in value:
         raise QueryError("a parameter holds a character of the code 0")
+    if isinstance(value, str) and dialect == "tsql" and not value.isascii():
+        # Without the N the engine takes the text for one of its code page.
+        return f"({exp.National(this=value).sql(dialect)})"
     return f"({exp.convert(value).sql(dialect)})"
 
 

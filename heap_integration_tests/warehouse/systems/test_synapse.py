@@ -11,6 +11,7 @@ import pyarrow as pa
 import pytest
 from sqlglot import exp, parse_one
 
+from heap_integration.warehouse.systems.statements import literal
 from heap_integration.warehouse.systems.synapse import SynapseConnection
 from heap_integration.warehouse.systems.system import NO_LIMITS, LimitExceeded, Limits, QueryError
 
@@ -121,3 +122,8 @@ def test_only_queries_run_and_too_many_rows_are_an_error(synapse: SynapseConnect
         rows(synapse, "with one as (select 1 as n) insert into shop_heap_connect.users (user_id) select n from one")
     with pytest.raises(LimitExceeded, match="more than 2 rows"):
         rows(synapse, "select * from shop_heap_connect.users", limits=Limits(rows=2))
+
+
+def test_text_beyond_the_code_page_is_told_as_such() -> None:
+    assert [literal(text, "tsql") for text in ("Zoë's", "plain")] == ["(N'Zoë''s')", "('plain')"]
+    assert literal("Zoë", "postgres") == "('Zoë')"
