@@ -135,7 +135,7 @@ def test_queries_of_every_system_are_let_through(dialect: Dialect, sql: str) -> 
 def test_a_text_in_a_query_stays_one_text(dialect: Dialect, text: str) -> None:
     from sqlglot import exp, parse_one
 
-    found = parse_one(f"select {literal(text, dialect)} as found", dialect=dialect).find(exp.Literal)
+    found = parse_one(f"select {literal(text, dialect)} as found", dialect=dialect).find(exp.Literal, exp.National)
     assert found is not None
     assert found.this == text
 
