@@ -17,6 +17,7 @@ from heap_integration.environment import Environment
 from heap_integration.resources import StoreResource
 from heap_integration.settings import slug
 from heap_integration.sync_settings import CADENCES
+from heap_integration.warehouse.systems.system import QueryError
 
 if TYPE_CHECKING:
     from dagster_dbt import DagsterDbtTranslator
@@ -362,7 +363,13 @@ class _Described:
     def _picture(self) -> Mapping[str, dg.MetadataValue]:
         picture = PICTURES.get(self.node["name"])
         dialect = self.env.warehouse.dialect
-        return picture.look(self.made.connection, dialect, self.node["relation_name"]) if picture else {}
+        if picture is None:
+            return {}
+        try:
+            return picture.look(self.made.connection, dialect, self.node["relation_name"])
+        except QueryError as refused:
+            # The table is there all the same.
+            return {picture.title: dg.MetadataValue.text(f"can't be drawn: {refused}")}
 
 
 def _schedule(env: Environment, job: Any) -> dg.ScheduleDefinition:

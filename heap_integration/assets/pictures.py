@@ -17,6 +17,7 @@ Rows = Sequence[tuple[Any, ...]]
 DAYS = 60
 LISTED = 10
 BINS = 20
+COHORTS = 12
 
 
 @dataclass(frozen=True)
@@ -27,12 +28,22 @@ class Picture:
     sql: str
     draw: Callable[[str, Rows], Mapping[str, dg.MetadataValue]]
 
-    def look(self, connection: Connection, dialect: Dialect, table: str) -> Mapping[str, dg.MetadataValue]:
-        """Ask and draw; nothing where the table is empty."""
-        from sqlglot import transpile
+    def question(self, dialect: Dialect, table: str) -> str:
+        """Return the question in a warehouse's words; ``table`` is named and quoted as there."""
+        from sqlglot import exp, transpile
 
-        (sql,) = transpile(self.sql.format(table=table), read="duckdb", write=dialect)
-        rows = [tuple(row.values()) for batch in connection.batches(sql) for row in batch.to_pylist()]
+        named = exp.to_table(table, dialect=dialect).sql("duckdb")
+        (sql,) = transpile(self.sql.format(table=named), read="duckdb", write=dialect)
+        return sql
+
+    def look(self, connection: Connection, dialect: Dialect, table: str) -> Mapping[str, dg.MetadataValue]:
+        """Ask and draw; nothing where the table is empty.
+
+        Raises:
+            QueryError: the warehouse refuses the question.
+        """
+        batches = connection.batches(self.question(dialect, table))
+        rows = [tuple(row.values()) for batch in batches for row in batch.to_pylist()]
         return self.draw(self.title, rows) if rows else {}
 
 
@@ -84,7 +95,7 @@ def _funnels(title: str, rows: Rows) -> Mapping[str, dg.MetadataValue]:
 def _cohorts(title: str, rows: Rows) -> Mapping[str, dg.MetadataValue]:
     """Rows are a cohort, how many periods later, and the share that was there."""
     told = {(str(cohort), int(later)): float(rate or 0) for cohort, later, rate in rows}
-    cohorts = sorted({cohort for cohort, _ in told})
+    cohorts = sorted({cohort for cohort, _ in told})[-COHORTS:]
     later = sorted({number for _, number in told})
     found = [(cohort, [told.get((cohort, number)) for number in later]) for cohort in cohorts]
     means = [_mean([told[cohort, number] for cohort in cohorts if (cohort, number) in told]) for number in later]
@@ -97,24 +108,24 @@ def _mean(values: Sequence[float]) -> float:
 
 
 def _by_bins(column: str) -> str:
+    # T-SQL groups by no column's place and no column's new name.
     return (
+        "select bin, max(highest) as highest, count(*) as users from ("
         f"select case when highest > 0 then cast(floor(value * {BINS - 0.001} / highest) as integer) else 0 end as bin,"
-        " max(highest) as highest, count(*) as users"
-        f" from (select {column} as value, max({column}) over () as highest from {{table}}) as scored"
-        " where value is not null group by 1 order by 1"
+        f" highest from (select {column} as value, max({column}) over () as highest from {{table}}) as scored"
+        " where value is not null) as placed group by bin order by bin"
     )
 
 
-def _top(column: str, number: str, where: str = "true") -> str:
-    return f"select {column}, {number} as number from {{table}} where {where} group by 1 order by 2 desc limit {LISTED}"
+def _top(column: str, number: str, where: str = "1 = 1") -> str:
+    return (
+        f"select label, {number} as number from (select *, {column} as label from {{table}} where {where}) as told"
+        f" group by label order by number desc limit {LISTED}"
+    )
 
 
 def _days(day: str, number: str) -> str:
-    return f"select {day}, {number} as number from {{table}} group by 1 order by 1 desc limit {DAYS}"
-
-
-def _last_days(day: str) -> str:
-    return f"{day} > (select max({day}) - interval '{DAYS} days' from {{table}})"
+    return f"select {day}, {number} as number from {{table}} group by {day} order by {day} desc limit {DAYS}"
 
 
 PICTURES: Mapping[str, Picture] = {
@@ -123,7 +134,7 @@ PICTURES: Mapping[str, Picture] = {
     "account_health": Picture("accounts by health", _by_bins("health_score"), _histogram),
     "user_lifecycle": Picture("users by stage", _top("stage", "count(*)"), _shares),
     "user_lifecycle_by_day": Picture(
-        "users by stage", f"select day, stage, users from {{table}} where {_last_days('day')}", _stacked
+        "users by stage", "select day, stage, users from {table}", _stacked
     ),
     "user_lifecycle_history": Picture("changes of stage", _days("from_day", "count(*)"), _oldest_first),
     "user_lifecycle_transitions": Picture(
@@ -151,8 +162,7 @@ PICTURES: Mapping[str, Picture] = {
     ),
     "retention_cohorts": Picture(
         "weekly retention",
-        "select cohort, periods_since, retention_rate from {table} where period = 'week' and periods_since <= 8"
-        " and cohort > (select max(cohort) - interval '84 days' from {table})",
+        "select cohort, periods_since, retention_rate from {table} where period = 'week' and periods_since <= 8",
         _cohorts,
     ),
     "attribution": Picture(
@@ -166,7 +176,7 @@ PICTURES: Mapping[str, Picture] = {
             f"select event_day, '{outcome}' as outcome, {outcome} as number from {{table}}"
             for outcome in ("accepted", "rejected", "suppressed", "pending")
         )
-        + f") as told where {_last_days('event_day')}",
+        + ") as told",
         _stacked,
     ),
     "delivery_latency": Picture("median seconds to Heap", _days("event_day", "max(median_seconds)"), _oldest_first),
