@@ -36,9 +36,9 @@ def bars(title: str, series: Sequence[tuple[str, float]]) -> dg.MetadataValue:
     return _picture(title, HEIGHT, _text(0, -10, heading) + shapes + _ends([label for label, _ in series], HEIGHT))
 
 
-def shares(title: str, parts: Sequence[tuple[str, float]]) -> dg.MetadataValue:
-    """Return lying bars, each with its label, its number and its share of all."""
-    total = sum(value for _, value in parts) or 1
+def shares(title: str, parts: Sequence[tuple[str, float]], of: float | None = None) -> dg.MetadataValue:
+    """Return lying bars, each with its label, its number and its share: of all bars, unless another whole is given."""
+    total = (sum(value for _, value in parts) if of is None else of) or 1
     return _lying(title, [(label, value, f"{_number(value)} · {value / total:.1%}") for label, value in parts])
 
 

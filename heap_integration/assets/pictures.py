@@ -53,9 +53,10 @@ def _drawn(title: str, picture: dg.MetadataValue, glance: str) -> dict[str, dg.M
 
 
 def _shares(title: str, rows: Rows) -> Mapping[str, dg.MetadataValue]:
-    """Rows are a label and a number, the largest first."""
-    parts = [(str(label), float(value or 0)) for label, value in rows]
-    return _drawn(title, shares(title, parts), in_words(parts))
+    """Rows are a label, a number, and the sum of all numbers, also of those that aren't listed; the largest first."""
+    parts = [(str(label), float(value or 0)) for label, value, _ in rows]
+    total = float(rows[0][2] or 0)
+    return _drawn(title, shares(title, parts, total), in_words(parts, total))
 
 
 def _oldest_first(title: str, rows: Rows) -> Mapping[str, dg.MetadataValue]:
@@ -119,8 +120,9 @@ def _by_bins(column: str) -> str:
 
 def _top(column: str, number: str, where: str = "1 = 1") -> str:
     return (
+        "select label, number, sum(number) over () as total from ("
         f"select label, {number} as number from (select *, {column} as label from {{table}} where {where}) as told"
-        f" group by label order by number desc limit {LISTED}"
+        f" group by label) as counted order by number desc limit {LISTED}"
     )
 
 
